@@ -1,0 +1,1 @@
+"""The conversation itself: decide, take a turn, compose the program, command line."""

@@ -1,0 +1,366 @@
+"""The command line: `bot --help`."""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
+
+import httpx
+import structlog
+import typer
+import uvicorn
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bot.app import AlreadyRunningError, application, build, lock
+from bot.content import Loaded, load_content
+from bot.dialogue import Heard, Situation, decide
+from config.content import ContentError
+from config.database import DatabaseUnavailableError
+from config.settings import Settings, SettingsError, describe, load_settings
+from config.vault import VaultError
+from nlu.rasa_process import RasaProcess
+from nlu.train import TrainingError, train
+from nlu.understand import Understander, Understanding
+
+app = typer.Typer(
+    help="The open consultation desk: takes workers' messages, answers with published words, "
+    "hands over to counsellors. Begin with `bot serve`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+faq_app = typer.Typer(help="Look after the FAQ in `faq_data/`.", no_args_is_help=True)
+app.add_typer(faq_app, name="faq")
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ACTIONS = {"answer", "suggest", "rephrase", "handoff", "emergency"}
+"""What `bot understand` may say under `action`; other decisions of the dialogue are `rephrase`."""
+
+
+@app.command()
+def serve() -> None:
+    """Run the desk: web chat, e-mail, console, workers, and Rasa as a child process.
+
+    The first start installs Rasa's environment and trains it, which takes some minutes; messages
+    are taken and answered meanwhile, more simply. Ctrl-C stops everything; starting again goes on
+    where it was.
+    """
+    settings = _settings()
+    _log(settings.log_level)
+    held = lock(settings) if not settings.database_url else None
+    program = build(settings, _tell_rasa)
+    url = settings.url
+    out.print(f"[bold]The consultation desk is open.[/]  Data: {settings.data_dir.resolve()}")
+    out.print(f"  Workers write here      {url}/chat")
+    out.print(f"  …or send mail           to {settings.mail_address} at port {settings.smtp_port}")
+    out.print(f"  Counsellors sign in     {url}/console")
+    if program.password:
+        out.print(
+            f"  First sign-in           name [bold]admin[/], password [bold]{program.password}[/]"
+            "  (change it after signing in)"
+        )
+    if program.new_key:
+        out.print(
+            f"[yellow]A new key was made: {settings.data_dir / 'data.key'}. Back it up apart from "
+            "the database: without it nobody can read the data again.[/]"
+        )
+    if not settings.smtp_relay:
+        out.print(
+            "[dim]No mail relay is set: answers by mail are kept and shown in the console.[/]"
+        )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(program),
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            proxy_headers=True,
+        )
+    )
+    server.run()
+    if held is not None:
+        held.close()
+    if not server.started:
+        _fail(f"Port {settings.http_port} is taken. Set BOT_HTTP_PORT to another one.")
+    out.print("The desk is closed.")
+
+
+@app.command()
+def status() -> None:
+    """Show how the running desk is: understanding, mail, and cases waiting."""
+    settings = _settings()
+    url = f"http://127.0.0.1:{settings.http_port}/readyz"
+    try:
+        answer = httpx.get(url, timeout=5, trust_env=False)
+        state: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError):
+        _fail(f"No desk answers at {url}. Start it with `bot serve`.")
+    table = Table(show_header=False, box=None)
+    table.add_row(
+        "desk", "[green]ready[/]" if state["status"] == "ready" else f"[yellow]{state['status']}[/]"
+    )
+    if "understanding" in state:
+        table.add_row("understanding", f"{state['understanding']}: {state['detail']}")
+        table.add_row(
+            "mail",
+            "leaves by the relay"
+            if state["mail"] == "sent"
+            else "kept here (BOT_SMTP_RELAY is not set)",
+        )
+        cases = state["cases"]
+        table.add_row(
+            "cases",
+            f"{cases.get('waiting', 0)} waiting, {cases.get('claimed', 0)} with counsellors, "
+            f"{cases.get('released', 0)} with the bot, {cases.get('overdue', 0)} overdue",
+        )
+    out.print(table)
+    if answer.status_code != 200:
+        raise typer.Exit(1)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """List every setting with its meaning and default. They come from the environment or `.env`."""
+    table = Table("variable", "meaning", "default", "secret")
+    for name, meaning, default, secret in describe():
+        table.add_row(name, meaning, default, "yes" if secret else "")
+    out.print(table)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="A message as a worker would write it.")],
+) -> None:
+    """Ask one question here on the terminal and see what the desk would say and do."""
+    loaded = load_content(_settings().faq_dir)
+    [(understanding, decision)] = list(_understand_all([question], loaded))
+    for spoken in decision.say:
+        language = spoken.language or decision.language or "en"
+        text = loaded.content.text(spoken.text_id, language)
+        known = {**loaded.content.texts.params(language), "when": "…", "reference": "…"}
+        out.print(text.render(text.needed(known)), style="bold" if "faq/" in text.id else "")
+        for label, _ in spoken.buttons:
+            out.print(f"  [ {loaded.content.text(label, language).body} ]", markup=False)
+        out.print()
+    top = ", ".join(f"{topic} {sure:.2f}" for topic, sure in understanding.topics[:3])
+    kinds = ", ".join(understanding.risk.types)
+    risk = understanding.risk.level + (f" ({kinds})" if kinds else "")
+    out.print(
+        f"[dim]→ {decision.action} · language {understanding.language} "
+        f"{understanding.language_confidence:.2f} · risk {risk} · topics {top or 'none'}"
+        f"{' · degraded: Rasa is away' if understanding.degraded else ''}[/]"
+    )
+
+
+@app.command()
+def understand(
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="One JSON object a line (the only form so far).")
+    ] = True,
+) -> None:
+    """Read one message a line from stdin; print what was understood, one JSON object a line.
+
+    Each message is judged by itself, as the first of a conversation. Keys: text, language,
+    language_confidence, topic, confidence, topics (five pairs), risk, risk_types, action.
+    """
+    _ = jsonl
+    loaded = load_content(_settings().faq_dir)
+    raw = sys.stdin.buffer.read().decode("utf-8", "replace")
+    texts = [line.rstrip("\r") for line in raw.split("\n")]
+    if texts and not texts[-1]:
+        texts.pop()
+    for text, (understanding, decision) in zip(texts, _understand_all(texts, loaded), strict=True):
+        topics = [[topic, round(sure, 4)] for topic, sure in understanding.topics[:5]]
+        row = {
+            "text": text,
+            "language": understanding.language,
+            "language_confidence": round(understanding.language_confidence, 4),
+            "topic": topics[0][0] if topics else None,
+            "confidence": topics[0][1] if topics else 0.0,
+            "topics": topics,
+            "risk": understanding.risk.level,
+            "risk_types": list(understanding.risk.types),
+            "action": decision.action if decision.action in ACTIONS else "rephrase",
+        }
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@app.command("train")
+def train_now() -> None:
+    """Install Rasa's environment if needed and train it for the present FAQ (result is kept)."""
+    settings = _settings()
+    _log(settings.log_level)
+    loaded = load_content(settings.faq_dir)
+    with _progress() as progress:
+        task = progress.add_task("beginning", total=None)
+        model = asyncio.run(
+            train(
+                loaded.faq.examples,
+                settings.data_dir,
+                lambda line: progress.update(task, description=line),
+            )
+        )
+    out.print(f"The model for this FAQ is {model}.")
+
+
+@faq_app.command("check")
+def check() -> None:
+    """Check all content: FAQ, texts, directory, figures, risk words. Names file, key and remedy."""
+    loaded = load_content(_settings().faq_dir)
+    faults = loaded.lexicon.check()
+    for fault in faults:
+        err.print(fault, markup=False)
+    drafts = len(loaded.drafts())
+    out.print(
+        f"{len(loaded.faq.topics)} topics, {len(loaded.faq.examples)} examples, "
+        f"{len(loaded.content.all_texts)} texts. {drafts} texts are still drafts that no native "
+        "speaker has checked (see the console, Drafts)."
+    )
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    messages: Annotated[int, typer.Option(help="Messages per measurement.")] = 300,
+) -> None:
+    """Measure this desk against stock Rasa's own REST channel, side by side, as ratios."""
+    from bot.bench import run
+
+    _log("error")
+    run(_settings(), messages, out)
+
+
+def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understanding, Any]]:
+    """Understand and decide, with Rasa started for it if no desk runs."""
+    settings = _settings()
+    _log("error")
+    content = loaded.content
+
+    async def work() -> list[Understanding]:
+        progress = _progress()
+        task = progress.add_task("starting", total=None)
+        rasa = RasaProcess(
+            settings.data_dir,
+            lambda: loaded.faq.examples,
+            url=settings.rasa_url,
+            token=settings.rasa_token.get_secret_value(),
+            on_change=lambda state, detail: progress.update(task, description=f"{state}: {detail}"),
+        )
+        try:
+            if settings.rasa or settings.rasa_url:
+                with progress:
+                    await rasa.start()
+                    deadline = time.monotonic() + 1800
+                    while not await rasa.wait_ready(1) and time.monotonic() < deadline:
+                        if rasa.state == "down":
+                            break
+                if rasa.state != "ready":
+                    err.print(f"Rasa is away ({rasa.detail}); understood without it.")
+            understander = Understander(loaded.lexicon, loaded.lexical, lambda: rasa.client)
+            found: list[Understanding] = []
+            for start in range(0, len(texts), 64):
+                part = texts[start : start + 64]
+                found += await understander.understand(part, [None] * len(part))
+            return found
+        finally:
+            await rasa.stop()
+
+    for text, understanding in zip(texts, asyncio.run(work()), strict=True):
+        heard = Heard(text, command=content.texts.command(text))
+        situation = Situation(state={"greeted": True})
+        yield (
+            understanding,
+            decide(heard, understanding, situation, content.library, content.limits),
+        )
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def _tell_rasa(state: str, detail: str) -> None:
+    """Say on the terminal what Rasa is doing."""
+    colour = {"ready": "green", "down": "red"}.get(state, "cyan")
+    out.print(f"  Understanding           [{colour}]{state}[/]: {detail}")
+
+
+def _settings() -> Settings:
+    return load_settings()
+
+
+def _log(level: str) -> None:
+    """JSON lines on stderr, with ids and counts, never with words or addresses."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=8)
+            ),
+            _without_values,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    for noisy in ("mail.log", "httpx", "alembic", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _without_values(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Keep the kind of an exception and where it was, not its text: that may quote a message."""
+    for part in event.get("exception") or ():
+        part["exc_value"] = ""
+        part.pop("exc_notes", None)
+        for group in part.get("exceptions") or ():
+            group.clear()
+    return event
+
+
+def _fail(message: str) -> Any:
+    err.print(message, style="red", markup=False)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; known faults end with one clear message instead of a traceback."""
+    try:
+        app()
+    except (
+        AlreadyRunningError,
+        ContentError,
+        DatabaseUnavailableError,
+        SettingsError,
+        TrainingError,
+        VaultError,
+    ) as error:
+        err.print(str(error), style="red", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""The whole program, composed in one place: settings in, a running desk out."""
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import structlog
+from handoff.console import ConsoleContext, console_routes
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bot.content import load_content
+from bot.turn import Content, Worker
+from channels.email import Email
+from channels.log import accept, is_done, publish, release_all
+from channels.message import Accepted, Channel, InboundMessage
+from channels.webchat import WebChat
+from config.content import read_yaml
+from config.database import Database
+from config.facts import CONFIG
+from config.settings import Settings
+from config.texts import Texts
+from config.vault import load_vault, use_vault
+from handoff.desk import Desk
+from handoff.hours import load_hours
+from handoff.staff import first_account, first_password, keep_first_password
+from nlu.rasa_process import RasaProcess
+from nlu.understand import Understander
+
+log = structlog.get_logger(__name__)
+
+ACCEPTED = Counter("desk_messages_total", "Messages taken, by channel", ("channel", "duplicate"))
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another process uses this data folder."""
+
+
+class Inbox:
+    """Takes messages from the channels: durable first, then known to the workers."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._turned = asyncio.Condition()
+
+    async def accept(self, message: InboundMessage) -> Accepted:
+        """Write a message down. When this returns, it is kept."""
+        accepted = await self.database.write(accept, message)
+        ACCEPTED.labels(message.channel, str(accepted.duplicate).lower()).inc()
+        return accepted
+
+    async def turn(self, message_id: int, timeout: float) -> bool:
+        """Wait until a message has had its turn, here or in another process."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not await self.database.read(is_done, message_id):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.5), self._turned:
+                            await self._turned.wait()
+                return True
+        return False
+
+    async def turned(self) -> None:
+        """Somebody took a turn."""
+        async with self._turned:
+            self._turned.notify_all()
+
+
+@dataclass
+class Program:
+    """The parts of a running desk."""
+
+    settings: Settings
+    database: Database
+    content: Content
+    desk: Desk
+    inbox: Inbox
+    channels: dict[str, Channel]
+    webchat: WebChat
+    rasa: RasaProcess | None
+    worker: Worker
+    console: ConsoleContext
+    new_key: bool
+    password: str | None
+
+    def state(self) -> dict[str, str]:
+        """Live state: how well messages are understood, and whether mail leaves."""
+        rasa = self.rasa
+        return {
+            "understanding": "off" if rasa is None else rasa.state,
+            "detail": "switched off by BOT_RASA" if rasa is None else rasa.detail,
+            "mail": "sent" if self.settings.smtp_relay else "kept",
+        }
+
+
+def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None) -> Program:
+    """Open everything that a desk needs; nothing runs yet. `on_rasa` hears what Rasa is doing.
+
+    Raises:
+        AlreadyRunningError, ContentError, DatabaseUnavailableError, VaultError: with a remedy.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    vault, new_key = load_vault(settings.data_dir, settings.data_key.get_secret_value())
+    use_vault(vault)
+    loaded = load_content(settings.faq_dir)
+    hours = load_hours()
+    database = Database(settings.database, threads=max(4, settings.workers))
+    database.migrate()
+    published = database.write_now(publish, loaded.content.all_texts.values())
+    password = database.write_now(first_account)
+    if password:
+        keep_first_password(settings.data_dir, password)
+    if database.is_sqlite:
+        database.write_now(release_all)
+    desk = Desk(loaded.content.texts, published, hours)
+    inbox = Inbox(database)
+
+    def texts() -> Texts:
+        return loaded.content.texts
+
+    webchat = WebChat(inbox, database, texts, settings.mail_address)
+    mail = Email(inbox, settings, texts)
+    channels: dict[str, Channel] = {webchat.name: webchat, mail.name: mail}
+    rasa = None
+    if settings.rasa or settings.rasa_url:
+        rasa = RasaProcess(
+            settings.data_dir,
+            lambda: loaded.faq.examples,
+            url=settings.rasa_url,
+            token=settings.rasa_token.get_secret_value(),
+            on_change=on_rasa,
+        )
+    understander = Understander(
+        loaded.lexicon, loaded.lexical, lambda: rasa.client if rasa else None
+    )
+    worker = Worker(database, channels, understander, desk, loaded.content, settings.workers)
+    program: Program
+
+    def state() -> Mapping[str, str]:
+        return program.state()
+
+    console = ConsoleContext(
+        database=database,
+        desk=desk,
+        faq_titles=loaded.title,
+        risk_names=loaded.risk_name,
+        outcomes=read_yaml(CONFIG / "outcomes.yaml"),
+        languages=loaded.content.texts.languages,
+        https=settings.https,
+        data_dir=settings.data_dir,
+        status=state,
+        drafts=loaded.drafts,
+    )
+    program = Program(
+        settings,
+        database,
+        loaded.content,
+        desk,
+        inbox,
+        channels,
+        webchat,
+        rasa,
+        worker,
+        console,
+        new_key,
+        first_password(settings.data_dir),
+    )
+    return program
+
+
+def application(program: Program) -> Starlette:
+    """The web application; its lifespan runs the desk."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        try:
+            waiting = await program.database.read(program.desk.counts)
+        except Exception:
+            log.exception("not_ready")
+            return JSONResponse({"status": "database unavailable"}, 503)
+        state = program.state()
+        degraded = state["understanding"] != "ready"
+        return JSONResponse(
+            {"status": "degraded" if degraded else "ready", **state, "cases": waiting}
+        )
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with running(program):
+            yield
+
+    routes = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Mount("/console", routes=console_routes(program.console)),
+        *(route for channel in program.channels.values() for route in channel.routes()),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_Failures)])
+
+
+@contextlib.asynccontextmanager
+async def running(program: Program) -> AsyncIterator[None]:
+    """Run workers, sweeps, listeners and Rasa for as long as the context lasts."""
+    loop = asyncio.get_running_loop()
+    background: set[asyncio.Task[None]] = set()
+
+    def start(work: Any) -> None:
+        task = loop.create_task(work)
+        background.add(task)
+        task.add_done_callback(background.discard)
+
+    def heard(topic: str) -> None:
+        if topic in {"work", ""}:
+            program.worker.wake()
+        if topic == "turn":
+            start(program.inbox.turned())
+        program.webchat.heard(topic)
+
+    with program.database.listening(heard):
+        async with contextlib.AsyncExitStack() as stack:
+            for channel in program.channels.values():
+                await stack.enter_async_context(channel.lifespan())
+            start(program.worker.run())
+            start(program.worker.sweep())
+            if program.rasa is not None:
+                await program.rasa.start()
+            try:
+                yield
+            finally:
+                program.webchat.closing.set()
+                for task in list(background):
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+                if program.rasa is not None:
+                    await program.rasa.stop()
+    program.database.close()
+
+
+def lock(settings: Settings) -> TextIO:
+    """Make sure that only one process uses SQLite in this data folder.
+
+    Raises:
+        AlreadyRunningError: another one does.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    file = (settings.data_dir / "desk.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise AlreadyRunningError(
+            f"Another desk is running in {settings.data_dir}. Stop it, give this one another "
+            "BOT_DATA_DIR, or run several on PostgreSQL (BOT_DATABASE_URL)."
+        ) from None
+    return file
+
+
+class _Failures:
+    """A fault in a route becomes a plain 500 with a number; the log has the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            number = datetime.now(UTC).strftime("%H%M%S%f")
+            log.exception("request_failed", number=number, path=scope["path"])
+            if not started:
+                answer = JSONResponse(
+                    {"error": f"Something went wrong on our side (number {number})."}, 500
+                )
+                await answer(scope, receive, send)

@@ -1,0 +1,290 @@
+"""Taking turns: workers that claim due conversations, deliver replies, understand and answer.
+
+No transaction is held while understanding or sending. A turn is one transaction: the message is
+done, its replies are queued, the conversation is updated and its case opened, or nothing of it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy.orm import Session
+
+from bot.dialogue import Decision, Heard, Library, Say, Situation, Thresholds, decide
+from channels.delivery import deliver
+from channels.log import (
+    Incoming,
+    Lease,
+    LeaseLostError,
+    Line,
+    Work,
+    claim,
+    done,
+    hold,
+    load,
+    renew,
+    say,
+    settle,
+    to_erase,
+)
+from channels.message import Channel
+from config.database import Database, now
+from config.texts import Text, Texts
+from handoff.case import Case, Handoff, hand_over, open_case
+from handoff.desk import Desk
+from nlu.understand import Understander, Understanding
+
+log = structlog.get_logger(__name__)
+
+TURNS = Counter("desk_turns_total", "Turns taken, by what was decided", ("action",))
+TURN_SECONDS = Histogram("desk_turn_seconds", "Seconds from the beginning of a turn to its commit")
+DEGRADED = Gauge("desk_understanding_degraded", "1 while Rasa is away")
+
+LOOK_AGAIN = 2.0
+"""Seconds after which a worker looks for work even if nobody woke it."""
+RENEW = 5.0
+FORGET_AFTER = timedelta(seconds=60)
+"""Between a worker's wish to be erased and the erasure: the confirmation still has to arrive."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the desk says and decides by, replaced as a whole when the content changes."""
+
+    texts: Texts
+    library: Library
+    limits: Thresholds
+    all_texts: Mapping[tuple[str, str], Text]
+    """Catalogue, FAQ, language names and menu: (id, language) → text."""
+
+    def text(self, text_id: str, language: str) -> Text:
+        """A published text in a language, in all languages together, or in English."""
+        return (
+            self.all_texts.get((text_id, language))
+            or self.all_texts.get((text_id, "mul"))
+            or self.all_texts[text_id, "en"]
+        )
+
+
+class Worker:
+    """Works on conversations until cancelled; `wake` makes it look at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        channels: Mapping[str, Channel],
+        understander: Understander,
+        desk: Desk,
+        content: Content,
+        parallel: int,
+    ) -> None:
+        self.database, self.channels, self.understander = database, channels, understander
+        self.desk, self.content, self.parallel = desk, content, parallel
+        self._woken = asyncio.Event()
+        self._leases: dict[asyncio.Task[None], Lease] = {}
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Claim and work, until cancelled; then finish what has begun."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while True:
+                self._woken.clear()
+                if await self._claim():
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_AGAIN)
+        finally:
+            if self._leases:
+                await asyncio.wait(list(self._leases), timeout=10)
+            renewing.cancel()
+
+    async def _claim(self) -> bool:
+        """Start work on due conversations; whether it is worth looking again at once."""
+        free = self.parallel - len(self._leases)
+        if free <= 0:
+            return False  # a finished task wakes us
+        try:
+            leases = await self.database.write(claim, free)
+        except Exception:
+            log.exception("claim_failed")
+            await asyncio.sleep(1)
+            return False
+        for lease in leases:
+            task = asyncio.create_task(self._work(lease))
+            self._leases[task] = lease
+            task.add_done_callback(self._finished)
+        return False
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._leases.pop(task, None)
+        self._woken.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW)
+            with contextlib.suppress(Exception):
+                if self._leases:
+                    await self.database.write(renew, list(self._leases.values()))
+
+    async def _work(self, lease: Lease) -> None:
+        try:
+            more = True
+            while more:
+                more = await self._step(lease)
+        except LeaseLostError:
+            pass
+        except Exception:
+            log.exception("work_failed", conversation=lease.conversation_id)
+            await asyncio.sleep(1)  # the lease lapses and somebody tries again
+
+    async def _step(self, lease: Lease) -> bool:
+        work = await self.database.read(load, lease, 20)
+        if work is None:
+            return False
+        if work.replies and _due(work):
+            channel = self.channels.get(work.channel)
+            if channel is not None:
+                return await deliver(self.database, channel, work, self._hint)
+        if work.incoming is not None:
+            try:
+                return await self._turn(work, work.incoming)
+            except LeaseLostError:
+                raise
+            except Exception:
+                log.exception("turn_failed", message=work.incoming.id)
+                return await self.database.write(self._apologise, work, work.incoming)
+        return await self.database.write(_settle, lease)
+
+    def _hint(self, language: str) -> str:
+        return self.content.text("choice.hint", language).body
+
+    # -- the turn -----------------------------------------------------------------------------
+
+    async def _turn(self, work: Work, incoming: Incoming) -> bool:
+        with TURN_SECONDS.time():
+            prior = work.language or (work.hint if work.hint in self._languages else None)
+            [understanding] = await self.understander.understand([incoming.text], [prior])
+            DEGRADED.set(understanding.degraded)
+            more, action = await self.database.write(self._commit, work, incoming, understanding)
+        TURNS.labels(action).inc()
+        return more
+
+    @property
+    def _languages(self) -> tuple[str, ...]:
+        return self.content.library.languages
+
+    def _commit(
+        self, session: Session, work: Work, incoming: Incoming, understanding: Understanding
+    ) -> tuple[bool, str]:
+        conversation = hold(session, work.lease)
+        content = self.content
+        decision = decide(
+            Heard(
+                incoming.text,
+                incoming.choice,
+                content.texts.command(incoming.text),
+                incoming.attachments,
+                incoming.recent,
+                work.more_waiting,
+            ),
+            understanding,
+            Situation(
+                holder="desk" if conversation.holder == "desk" else "bot",
+                language=conversation.language,
+                language_chosen=conversation.language_chosen,
+                hint=work.hint,
+                open=self.desk.hours.is_open(now(session)),
+                state=conversation.state,
+            ),
+            content.library,
+            content.limits,
+        )
+        conversation.language = decision.language
+        conversation.language_chosen = decision.language_chosen
+        conversation.stopped = decision.stop
+        if decision.erase:
+            conversation.erase_at = now(session) + FORGET_AFTER
+        case, news = open_case(session, conversation.id), True
+        if decision.handoff is not None:
+            case, news = hand_over(session, conversation, decision.handoff, self.desk.hours)
+        choices: dict[str, str] = {}
+        for spoken in decision.say:
+            if spoken.text_id in {"handoff.open", "handoff.closed"} and not news:
+                continue
+            line = self._line(spoken, decision.language, case)
+            say(session, conversation, line, self.desk.published, incoming.id)
+            for number, (label, value) in enumerate(line.buttons, 1):
+                choices |= {str(number): value, label.body.casefold(): value}
+        conversation.state = {**decision.state, **({"choices": choices} if choices else {})}
+        done(session, incoming.id, summary(understanding, decision), understanding.language[:12])
+        return settle(session, conversation), decision.action
+
+    def _line(self, spoken: Say, language: str, case: Case | None) -> Line:
+        content = self.content
+        text = content.text(spoken.text_id, spoken.language or language or "en")
+        known = content.texts.params(text.language if text.language != "mul" else "en")
+        if case is not None:
+            known["reference"] = case.reference
+            known["when"] = content.texts.when(case.due_at, language or "en")
+        buttons = tuple(
+            (content.text(label, language or "en"), value) for label, value in spoken.buttons
+        )
+        return Line(text, text.needed(known), buttons)
+
+    def _apologise(self, session: Session, work: Work, incoming: Incoming) -> bool:
+        """A turn that failed for a reason of ours goes to a person, never to silence."""
+        conversation = hold(session, work.lease)
+        language = conversation.language or "en"
+        case, news = hand_over(
+            session, conversation, Handoff("failed", language=language), self.desk.hours
+        )
+        opened = self.desk.hours.is_open(now(session))
+        lines = ["error.failed", "handoff.open" if opened else "handoff.closed"]
+        for text_id in lines if news else []:
+            line = self._line(Say(text_id), language, case)
+            say(session, conversation, line, self.desk.published, incoming.id)
+        done(session, incoming.id, {}, language)
+        TURNS.labels("failed").inc()
+        return settle(session, conversation)
+
+    async def sweep(self) -> None:
+        """What is due by time: missed promises, wishes to be forgotten. Until cancelled."""
+        while True:
+            try:
+                await self.database.write(self.desk.keep_promises)
+                for conversation_id in await self.database.read(to_erase):
+                    await self.database.write(self.desk.forget, conversation_id)
+            except Exception:
+                log.exception("sweep_failed")
+            await asyncio.sleep(15)
+
+
+def summary(understanding: Understanding, decision: Decision) -> dict[str, Any]:
+    """What was understood, as kept with the message (sealed) and shown to the counsellor."""
+    return {
+        "language": understanding.language,
+        "language_confidence": round(understanding.language_confidence, 3),
+        "ranking": [[intent, round(sure, 3)] for intent, sure in understanding.ranking[:5]],
+        "risk": understanding.risk.level,
+        "risk_types": list(understanding.risk.types),
+        "degraded": understanding.degraded,
+        "action": decision.action,
+    }
+
+
+def _settle(session: Session, lease: Lease) -> bool:
+    return settle(session, hold(session, lease))
+
+
+def _due(work: Work) -> bool:
+    attempt_at: datetime | None = work.replies[0].attempt_at
+    return attempt_at is None or attempt_at <= datetime.now(attempt_at.tzinfo)

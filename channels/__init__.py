@@ -1,0 +1,1 @@
+"""How the desk hears and speaks: one file per channel, the log of every message, delivery."""

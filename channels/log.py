@@ -1,0 +1,781 @@
+"""The log: every message in and out, durably. Its tables are the inbox and the outbox.
+
+A worker process holds a conversation by a lease with a fencing token; each step is one transaction
+that first touches the conversation's row (so that message ids follow commit order), checks the
+token, writes, and settles when the conversation is due next. Wake-ups only save time: whatever is
+due is found again by looking.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Select,
+    String,
+    UniqueConstraint,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from channels.message import Accepted, Attachment, Button, InboundMessage, Moment, clean
+from config.database import Base, announce, now
+from config.texts import Text, render
+from config.vault import BlindIndex, Sealed, SealedJson, vault
+
+LEASE = timedelta(seconds=15)
+TEXT_KEPT = 100_000
+"""Characters of one message that are kept; a channel refuses more before it gets here."""
+
+Holder = Literal["bot", "desk"]
+
+
+class Contact(Base):
+    """A person, perhaps on several channels. Erasing empties her rows and keeps the count."""
+
+    __tablename__ = "contact"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    erased_at: Mapped[datetime | None]
+
+
+class Conversation(Base):
+    """A contact on a channel. `due_at`: when there is work; empty when there is none.
+
+    `erase_at`: she asked to be forgotten; a moment is left so that the confirmation still arrives.
+    """
+
+    __tablename__ = "conversation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"), index=True)
+    channel: Mapped[str] = mapped_column(String(20))
+    address: Mapped[str | None] = mapped_column(Sealed)
+    address_index: Mapped[str | None] = mapped_column(BlindIndex)
+    name: Mapped[str | None] = mapped_column(Sealed)
+    thread: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)
+    language: Mapped[str] = mapped_column(String(12), default="")
+    language_chosen: Mapped[bool] = mapped_column(default=False)
+    holder: Mapped[str] = mapped_column(String(8), default="bot")
+    state: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    stopped: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    heard_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None] = mapped_column()
+    lease_until: Mapped[datetime | None]
+    lease_token: Mapped[int] = mapped_column(default=0)
+    erase_at: Mapped[datetime | None] = mapped_column()
+
+    __table_args__ = (
+        UniqueConstraint("address_index"),
+        Index(
+            "ix_conversation_erase",
+            "erase_at",
+            sqlite_where=erase_at.is_not(None),
+            postgresql_where=erase_at.is_not(None),
+        ),
+        Index(
+            "ix_conversation_due",
+            "due_at",
+            sqlite_where=due_at.is_not(None),
+            postgresql_where=due_at.is_not(None),
+        ),
+    )
+
+
+class PublishedText(Base):
+    """Every wording that the bot was ever allowed to say. Rows are never changed."""
+
+    __tablename__ = "published_text"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text_id: Mapped[str] = mapped_column(String(120))
+    language: Mapped[str] = mapped_column(String(12))
+    version: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str]
+    review: Mapped[str] = mapped_column(String(120))
+    published_at: Mapped[datetime]
+
+    __table_args__ = (
+        UniqueConstraint("text_id", "language", "version"),
+        UniqueConstraint("text_id", "language", "digest", name="uq_published_text_digest"),
+    )
+
+
+class Message(Base):
+    """A message in (`received` → `done`) or out (`queued` → `sent` → `delivered` → `read`, or
+    `kept` where no way out is set up, or `failed`). What the bot says names its published text."""
+
+    __tablename__ = "message"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"))
+    author: Mapped[str] = mapped_column(String(12))
+    state: Mapped[str] = mapped_column(String(12))
+    external_id: Mapped[str | None] = mapped_column(Sealed)
+    external_index: Mapped[str | None] = mapped_column(BlindIndex, unique=True)
+    language: Mapped[str] = mapped_column(String(12), default="")
+    body: Mapped[str] = mapped_column(Sealed)
+    original: Mapped[str | None] = mapped_column(Sealed)
+    choice: Mapped[str] = mapped_column(String(80), default="")
+    attachments: Mapped[list[dict[str, Any]] | None] = mapped_column(SealedJson)
+    understanding: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)
+    published_id: Mapped[int | None] = mapped_column(ForeignKey("published_text.id"))
+    params: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    buttons: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    staff_id: Mapped[int | None]
+    answers_id: Mapped[int | None]
+    created_at: Mapped[datetime]
+    done_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    attempt_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(String(200), default="")
+
+    __table_args__ = (
+        CheckConstraint("author != 'bot' OR published_id IS NOT NULL", name="bot_says_published"),
+        CheckConstraint("author != 'counsellor' OR staff_id IS NOT NULL", name="staff_named"),
+        Index("ix_message_conversation", "conversation_id", "id"),
+        Index(
+            "ix_message_open",
+            "conversation_id",
+            "id",
+            sqlite_where=state.in_(("received", "queued")),
+            postgresql_where=state.in_(("received", "queued")),
+        ),
+    )
+
+
+class LeaseLostError(RuntimeError):
+    """Another worker holds the conversation now, or a person took it over: start anew."""
+
+
+class UnpublishedError(RuntimeError):
+    """Words were about to leave that are not published. They do not leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on a conversation; worthless once the token has moved on."""
+
+    conversation_id: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something for the bot to say: a published text, its parameters, and buttons."""
+
+    text: Text
+    params: Mapping[str, str] = field(default_factory=dict)
+    buttons: tuple[tuple[Text, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An unanswered message, as a turn needs it."""
+
+    id: int
+    text: str
+    choice: str
+    at: datetime
+    recent: int
+    attachments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An unsent reply, as delivery needs it; `proven` tells that its words are published."""
+
+    id: int
+    author: str
+    language: str
+    body: str
+    buttons: tuple[Button, ...]
+    answers_id: int | None
+    attempts: int
+    attempt_at: datetime | None
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to do in a leased conversation."""
+
+    lease: Lease
+    channel: str
+    address: str
+    thread: dict[str, Any]
+    language: str
+    language_chosen: bool
+    hint: str
+    more_waiting: bool
+    holder: Holder
+    state: dict[str, Any]
+    replies: tuple[Outgoing, ...]
+    incoming: Incoming | None
+
+
+class Published(dict[tuple[str, str, str], int]):
+    """(text id, language, digest) → row of `published_text`, for the texts in force."""
+
+    def row(self, text: Text) -> int:
+        """The row of a text.
+
+        Raises:
+            UnpublishedError: these words were never published.
+        """
+        try:
+            return self[text.id, text.language, text.digest]
+        except KeyError:
+            raise UnpublishedError(f"{text.id} in {text.language} is not published") from None
+
+
+def publish(session: Session, texts: Iterable[Text]) -> Published:
+    """Write down wordings that are new, each as the next version of its text."""
+    rows = session.execute(
+        select(
+            PublishedText.text_id,
+            PublishedText.language,
+            PublishedText.digest,
+            PublishedText.id,
+            PublishedText.version,
+        )
+    )
+    published = Published()
+    versions: dict[tuple[str, str], int] = {}
+    for text_id, language, digest, row_id, version in rows:
+        published[text_id, language, digest] = row_id
+        versions[text_id, language] = max(version, versions.get((text_id, language), 0))
+    stamp = now(session)
+    new = []
+    for text in texts:
+        if (text.id, text.language, text.digest) not in published:
+            versions[text.id, text.language] = versions.get((text.id, text.language), 0) + 1
+            new.append(
+                PublishedText(
+                    text_id=text.id,
+                    language=text.language,
+                    version=versions[text.id, text.language],
+                    digest=text.digest,
+                    body=text.body,
+                    review=text.review,
+                    published_at=stamp,
+                )
+            )
+            published[text.id, text.language, text.digest] = 0
+    session.add_all(new)
+    session.flush()
+    for row in new:
+        published[row.text_id, row.language, row.digest] = row.id
+    return published
+
+
+# -- in --------------------------------------------------------------------------------------------
+
+
+def accept(session: Session, message: InboundMessage) -> Accepted:
+    """Write down a message, once per vendor's id, and make its conversation due."""
+    conversation = _conversation(session, message)
+    index = vault().index(message.channel, "message", message.external_id)
+    known = session.scalar(select(Message.id).where(Message.external_index == index))
+    if known is not None:
+        return Accepted(known, duplicate=True)
+    stamp = now(session)
+    row = Message(
+        conversation_id=conversation.id,
+        author="worker",
+        state="received",
+        external_id=message.external_id,
+        external_index=index,
+        language=message.language_hint[:12],
+        body=clean(message.text)[:TEXT_KEPT],
+        original=clean(message.original)[:TEXT_KEPT] or None,
+        choice=clean(message.choice)[:80],
+        attachments=[_attachment(a) for a in message.attachments] or None,
+        created_at=stamp,
+    )
+    session.add(row)
+    conversation.heard_at = stamp
+    conversation.due_at = stamp
+    conversation.stopped = False
+    if message.thread:
+        conversation.thread = message.thread
+    if message.name:
+        conversation.name = message.name[:200]
+    session.flush()
+    announce(session, "work")
+    announce(session, f"conversation:{conversation.id}")
+    return Accepted(row.id, duplicate=False)
+
+
+def find_conversation(session: Session, channel: str, address: str) -> int | None:
+    """The conversation at an address."""
+    index = vault().index(channel, "address", address)
+    return session.scalar(select(Conversation.id).where(Conversation.address_index == index))
+
+
+def open_conversation(session: Session, channel: str, address: str) -> int:
+    """The conversation at an address, begun if there is none."""
+    return _conversation(session, InboundMessage(channel, "", address, "")).id
+
+
+def _conversation(session: Session, message: InboundMessage) -> Conversation:
+    index = vault().index(message.channel, "address", message.address)
+    wanted = select(Conversation).where(Conversation.address_index == index).with_for_update()
+    found = session.scalar(wanted)
+    if found is None:
+        stamp = now(session)
+        contact = Contact(created_at=stamp)
+        session.add(contact)
+        session.flush()
+        insert = (
+            postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+        )
+        made = session.scalar(
+            insert(Conversation)
+            .values(
+                contact_id=contact.id,
+                channel=message.channel,
+                address=message.address,
+                address_index=index,
+                language="",
+                language_chosen=False,
+                holder="bot",
+                state={},
+                stopped=False,
+                created_at=stamp,
+                lease_token=0,
+            )
+            .on_conflict_do_nothing(index_elements=["address_index"])
+            .returning(Conversation.id)
+        )
+        if made is None:  # another process was faster
+            session.delete(contact)
+        found = session.scalars(wanted).one()
+    return found
+
+
+def _attachment(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "name": attachment.name,
+        "media_type": attachment.media_type,
+        "size": attachment.size,
+        "sha256": attachment.sha256,
+    }
+
+
+# -- work ------------------------------------------------------------------------------------------
+
+
+def claim(session: Session, limit: int) -> list[Lease]:
+    """Take up to `limit` conversations that are due and that nobody holds, the oldest first."""
+    stamp = now(session)
+    rows = session.execute(
+        select(Conversation.id, Conversation.lease_token)
+        .where(
+            Conversation.due_at <= stamp,
+            or_(Conversation.lease_until.is_(None), Conversation.lease_until < stamp),
+        )
+        .order_by(Conversation.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    leases = []
+    for conversation_id, token in rows:
+        session.execute(
+            update(Conversation)
+            .where(Conversation.id == conversation_id)
+            .values(lease_until=stamp + LEASE, lease_token=token + 1)
+        )
+        leases.append(Lease(conversation_id, token + 1))
+    return leases
+
+
+def renew(session: Session, leases: Sequence[Lease]) -> None:
+    """Hold on to conversations whose work takes long."""
+    until = now(session) + LEASE
+    for lease in leases:
+        session.execute(
+            update(Conversation)
+            .where(Conversation.id == lease.conversation_id)
+            .where(Conversation.lease_token == lease.token)
+            .values(lease_until=until)
+        )
+
+
+def release_all(session: Session) -> None:
+    """Forget the leases of a process that died (SQLite: there is only one process)."""
+    session.execute(
+        update(Conversation)
+        .where(Conversation.lease_until.is_not(None))
+        .values(lease_until=None, lease_token=Conversation.lease_token + 1)
+    )
+
+
+def next_due(session: Session) -> datetime | None:
+    """When the next conversation will be due."""
+    return session.scalar(
+        select(func.min(Conversation.due_at)).where(Conversation.due_at.is_not(None))
+    )
+
+
+def load(session: Session, lease: Lease, replies: int) -> Work | None:
+    """What is to be done under a lease: up to `replies` unsent replies, the oldest new message.
+
+    None if the lease is lost.
+    """
+    conversation = session.get(Conversation, lease.conversation_id)
+    if conversation is None or conversation.lease_token != lease.token:
+        return None
+    queued = session.execute(
+        _open(lease.conversation_id, "queued")
+        .add_columns(PublishedText.body)
+        .outerjoin(PublishedText, PublishedText.id == Message.published_id)
+        .limit(replies)
+    ).all()
+    waiting = session.scalars(_open(lease.conversation_id, "received").limit(2)).all()
+    incoming = waiting[0] if waiting else None
+    recent = 0
+    if incoming is not None:
+        recent = (
+            session.scalar(
+                select(func.count())
+                .select_from(Message)
+                .where(
+                    Message.conversation_id == lease.conversation_id,
+                    Message.author == "worker",
+                    Message.id <= incoming.id,
+                    Message.created_at > incoming.created_at - timedelta(seconds=10),
+                )
+            )
+            or 0
+        )
+    labels = _labels(session, [row for row, _ in queued])
+    return Work(
+        lease=lease,
+        channel=conversation.channel,
+        address=conversation.address or "",
+        thread=conversation.thread or {},
+        language=conversation.language,
+        language_chosen=conversation.language_chosen,
+        hint=incoming.language if incoming else "",
+        more_waiting=len(waiting) > 1,
+        holder="desk" if conversation.holder == "desk" else "bot",
+        state=dict(conversation.state),
+        replies=tuple(_outgoing(row, published, labels) for row, published in queued),
+        incoming=None
+        if incoming is None
+        else Incoming(
+            incoming.id,
+            incoming.body,
+            incoming.choice,
+            incoming.created_at,
+            recent,
+            len(incoming.attachments or ()),
+        ),
+    )
+
+
+def _open(conversation_id: int, state: str) -> Select[Message]:
+    return (
+        select(Message)
+        .where(Message.conversation_id == conversation_id, Message.state == state)
+        .where(Message.state.in_(("received", "queued")))  # so that the partial index serves
+        .order_by(Message.id)
+    )
+
+
+def _labels(session: Session, rows: Sequence[Message]) -> dict[int, str]:
+    wanted = {button["published"] for row in rows for button in row.buttons or ()}
+    if not wanted:
+        return {}
+    found = session.execute(
+        select(PublishedText.id, PublishedText.body).where(PublishedText.id.in_(wanted))
+    )
+    return dict(found.tuples().all())
+
+
+def _outgoing(row: Message, published: str | None, labels: Mapping[int, str]) -> Outgoing:
+    buttons = tuple(Button(b["label"], b["value"]) for b in row.buttons or ())
+    proven = row.author == "counsellor" or (
+        published is not None
+        and render(published, row.params or {}) == row.body
+        and all(labels.get(b["published"]) == b["label"] for b in row.buttons or ())
+    )
+    return Outgoing(
+        row.id,
+        row.author,
+        row.language,
+        row.body,
+        buttons,
+        row.answers_id,
+        row.attempts,
+        row.attempt_at,
+        proven,
+    )
+
+
+# -- out -------------------------------------------------------------------------------------------
+
+
+def hold(session: Session, lease: Lease, holder: Holder | None = None) -> Conversation:
+    """The conversation's row, locked, for a step of the worker that leases it.
+
+    Raises:
+        LeaseLostError: the lease, or the holder that the step counted on, is gone.
+    """
+    conversation = session.scalars(
+        select(Conversation).where(Conversation.id == lease.conversation_id).with_for_update()
+    ).one()
+    if conversation.lease_token != lease.token or (
+        holder is not None and conversation.holder != holder
+    ):
+        raise LeaseLostError
+    return conversation
+
+
+def say(
+    session: Session,
+    conversation: Conversation,
+    line: Line,
+    published: Published,
+    answers_id: int | None = None,
+) -> None:
+    """Queue a bot's reply.
+
+    Raises:
+        UnpublishedError: its words, or those of a button, are not published.
+    """
+    session.add(
+        Message(
+            conversation_id=conversation.id,
+            author="bot",
+            state="queued",
+            language=line.text.language,
+            body=line.text.render(line.params),
+            published_id=published.row(line.text),
+            params=dict(line.params),
+            buttons=[
+                {"published": published.row(label), "label": label.body, "value": value}
+                for label, value in line.buttons
+            ]
+            or None,
+            answers_id=answers_id,
+            created_at=now(session),
+        )
+    )
+    _due(session, conversation)
+
+
+def write(
+    session: Session, conversation: Conversation, text: str, staff_id: int, key: str
+) -> tuple[int, bool]:
+    """Queue a counsellor's reply. `key` is made by her browser: pressing twice sends once.
+
+    Returns the message's id and whether it is new.
+    """
+    index = vault().index("console", "message", key)
+    known = session.scalar(select(Message.id).where(Message.external_index == index))
+    if known is not None:
+        return known, False
+    row = Message(
+        conversation_id=conversation.id,
+        author="counsellor",
+        state="queued",
+        external_index=index,
+        language="",
+        body=clean(text)[:TEXT_KEPT],
+        staff_id=staff_id,
+        created_at=now(session),
+    )
+    session.add(row)
+    session.flush()
+    _due(session, conversation)
+    return row.id, True
+
+
+def _due(session: Session, conversation: Conversation) -> None:
+    stamp = now(session)
+    if conversation.due_at is None or conversation.due_at > stamp:
+        conversation.due_at = stamp
+    announce(session, "work")
+    announce(session, f"conversation:{conversation.id}")
+
+
+def settle(session: Session, conversation: Conversation) -> bool:
+    """Compute when the conversation is due next; give the lease back unless it is due now.
+
+    Called last in each step. Returns whether there is more to do at once.
+    """
+    session.flush()
+    stamp = now(session)
+    if session.scalar(_open(conversation.id, "received").with_only_columns(Message.id).limit(1)):
+        conversation.due_at = stamp
+        return True
+    # Replies leave in order, so the first one tells when.
+    first = session.execute(
+        _open(conversation.id, "queued").with_only_columns(Message.attempt_at).limit(1)
+    ).first()
+    conversation.due_at = None if first is None else first[0] or stamp
+    more = conversation.due_at is not None and conversation.due_at <= stamp
+    if not more:
+        conversation.lease_until = None
+    return more
+
+
+def mark_sent(
+    session: Session, lease: Lease, sent: Mapping[int, str], state: str, error: str = ""
+) -> bool:
+    """Note what became of replies (`sent`, `kept` or `failed`); id → vendor's id."""
+    conversation = hold(session, lease)
+    stamp = now(session)
+    for message_id, external_id in sent.items():
+        session.execute(
+            update(Message)
+            .where(Message.id == message_id)
+            .values(
+                state=state,
+                external_id=external_id or None,
+                done_at=stamp,
+                attempts=Message.attempts + 1,
+                error=error[:200],
+            )
+            .execution_options(synchronize_session=False)
+        )
+    announce(session, f"conversation:{conversation.id}")
+    return settle(session, conversation)
+
+
+def mark_unsent(
+    session: Session, lease: Lease, message_ids: Sequence[int], error: str, pause: float
+) -> bool:
+    """Note that sending failed for now; try again in `pause` seconds."""
+    conversation = hold(session, lease)
+    session.execute(
+        update(Message)
+        .where(Message.id.in_(message_ids))
+        .values(
+            attempts=Message.attempts + 1,
+            attempt_at=now(session) + timedelta(seconds=pause),
+            error=error[:200],
+        )
+    )
+    announce(session, f"conversation:{conversation.id}")
+    return settle(session, conversation)
+
+
+def resend(session: Session, message_id: int) -> bool:
+    """Queue a failed or kept message again; False if it is neither."""
+    row = session.get(Message, message_id)
+    if row is None or row.state not in {"failed", "kept"}:
+        return False
+    conversation = session.scalars(
+        select(Conversation).where(Conversation.id == row.conversation_id).with_for_update()
+    ).one()
+    row.state, row.attempts, row.attempt_at, row.error = "queued", 0, None, ""
+    _due(session, conversation)
+    return True
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def moments(
+    session: Session, conversation_id: int, after: int = 0, limit: int = 500, newest: bool = False
+) -> list[Moment]:
+    """Messages of a conversation after an id, oldest first (`newest`: the last `limit` ones)."""
+    order = Message.id.desc() if newest else Message.id.asc()
+    rows = session.execute(
+        select(Message, PublishedText.review)
+        .outerjoin(PublishedText, PublishedText.id == Message.published_id)
+        .where(Message.conversation_id == conversation_id, Message.id > after)
+        .order_by(order)
+        .limit(limit)
+    ).all()
+    listed = [
+        Moment(
+            id=row.id,
+            author=row.author,
+            text=row.body,
+            at=row.created_at,
+            state=row.state,
+            buttons=tuple(Button(b["label"], b["value"]) for b in row.buttons or ()),
+            external_id=row.external_id or "",
+            error=row.error,
+            review=review or "",
+            language=row.language,
+            attachments=tuple(Attachment(**a) for a in row.attachments or ()),
+        )
+        for row, review in rows
+    ]
+    return listed[::-1] if newest else listed
+
+
+def erase(session: Session, contact_id: int) -> None:
+    """Remove a person: words, addresses, names, files' names. The rows stay, to be counted."""
+    stamp = now(session)
+    conversations = list(
+        session.scalars(
+            select(Conversation).where(Conversation.contact_id == contact_id).with_for_update()
+        )
+    )
+    for conversation in conversations:
+        conversation.address = conversation.address_index = conversation.name = None
+        conversation.thread, conversation.state = None, {}
+        conversation.due_at = conversation.lease_until = conversation.erase_at = None
+        conversation.lease_token += 1
+        session.execute(
+            update(Message)
+            .where(Message.conversation_id == conversation.id)
+            .values(
+                body="",
+                original=None,
+                attachments=None,
+                understanding=None,
+                external_id=None,
+                choice="",
+            )
+        )
+        session.execute(
+            update(Message)
+            .where(Message.conversation_id == conversation.id)
+            .where(Message.state.in_(("queued", "received")))
+            .values(state="failed", error="erased at the worker's wish")
+        )
+        announce(session, f"conversation:{conversation.id}")
+    contact = session.get_one(Contact, contact_id)
+    contact.erased_at = stamp
+
+
+def done(session: Session, message_id: int, understanding: dict[str, Any], language: str) -> None:
+    """Note that a message has had its turn, and what was understood."""
+    session.execute(
+        update(Message)
+        .where(Message.id == message_id)
+        .values(state="done", understanding=understanding, language=language, done_at=now(session))
+    )
+    announce(session, "turn")
+
+
+def is_done(session: Session, message_id: int) -> bool:
+    """Whether a message has had its turn."""
+    return session.scalar(select(Message.state).where(Message.id == message_id)) != "received"
+
+
+def to_erase(session: Session) -> list[int]:
+    """Conversations whose moment to be erased has come."""
+    return list(
+        session.scalars(select(Conversation.id).where(Conversation.erase_at <= now(session)))
+    )

@@ -1,0 +1,1 @@
+"""How people take over: staff, cases, queue, opening hours, the console."""

@@ -1,0 +1,371 @@
+"""What counsellors do with cases. Every action is authorised by its route and audited here.
+
+A conversation moves only here and in `case.hand_over`: claim, put back, release to the bot, close.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from channels.log import Conversation, Line, Published, erase, moments, resend, say, write
+from channels.message import Moment
+from config.database import announce, now
+from config.texts import Texts
+from handoff.case import Case, CaseEvent, open_case, record
+from handoff.hours import Hours
+from handoff.staff import Person, Staff
+
+READ_AGAIN = 600
+"""Seconds within which looking at the same case again is not a new entry of the audit."""
+
+
+class DeskError(ValueError):
+    """An action that the state of the case does not allow; the text is for the counsellor."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A case in the list: nothing of who the worker is, nothing of what she wrote."""
+
+    id: int
+    reference: str
+    status: str
+    level: str
+    risk_types: tuple[str, ...]
+    reason: str
+    topic: str
+    language: str
+    channel: str
+    opened_at: datetime
+    due_at: datetime
+    answered_at: datetime | None
+    closed_at: datetime | None
+    outcome: str
+    late: int
+    claimed_by: int | None
+    claimed_name: str
+    overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An entry of the audit, with the name of who did it."""
+
+    kind: str
+    at: datetime
+    by: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """A case as its counsellor reads it. `words`: what raised the risk, per event."""
+
+    row: QueueRow
+    name: str
+    address: str
+    stopped: bool
+    erased: bool
+    transcript: tuple[Moment, ...]
+    events: tuple[Event, ...]
+
+
+class Desk:
+    """The counsellors' actions, each one transaction: `database.write(desk.claim, …)`."""
+
+    def __init__(self, texts: Texts, published: Published, hours: Hours) -> None:
+        self.texts, self.published, self.hours = texts, published, hours
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def queue(self, session: Session, status: str, limit: int = 200) -> list[QueueRow]:
+        """Cases of a status, the most urgent and longest promised first (closed: newest first)."""
+        order = (
+            (Case.closed_at.desc(),) if status == "closed" else (Case.urgency, Case.due_at, Case.id)
+        )
+        rows = session.execute(
+            select(Case, Conversation.channel, Staff.name)
+            .join(Conversation, Conversation.id == Case.conversation_id)
+            .outerjoin(Staff, Staff.id == Case.claimed_by)
+            .where(Case.status == status)
+            .order_by(*order)
+            .limit(limit)
+        ).all()
+        stamp = now(session)
+        return [_row(case, channel, name, stamp) for case, channel, name in rows]
+
+    def counts(self, session: Session) -> dict[str, int]:
+        """How many cases are in each status that is not closed, and how many of them are late."""
+        counted: dict[str, int] = dict(
+            session.execute(
+                select(Case.status, func.count())
+                .where(Case.status != "closed")
+                .group_by(Case.status)
+            )
+            .tuples()
+            .all()
+        )
+        counted["overdue"] = (
+            session.scalar(
+                select(func.count())
+                .select_from(Case)
+                .where(Case.status.in_(("waiting", "claimed")), Case.answered_at.is_(None))
+                .where(Case.due_at < now(session))
+            )
+            or 0
+        )
+        return counted
+
+    def view(self, session: Session, case_id: int, person: Person) -> CaseView:
+        """A case with its transcript; that it was read is audited."""
+        case, conversation = self._case(session, case_id)
+        stamp = now(session)
+        last = session.scalar(
+            select(func.max(CaseEvent.at)).where(
+                CaseEvent.case_id == case_id,
+                CaseEvent.staff_id == person.id,
+                CaseEvent.kind == "viewed",
+            )
+        )
+        if last is None or (stamp - last).total_seconds() > READ_AGAIN:
+            record(session, case, "viewed", person.id)
+        names = dict(session.execute(select(Staff.id, Staff.name)).tuples())
+        events = session.scalars(
+            select(CaseEvent).where(CaseEvent.case_id == case_id).order_by(CaseEvent.id)
+        )
+        return CaseView(
+            row=_row(case, conversation.channel, names.get(case.claimed_by or 0), stamp),
+            name=conversation.name or "",
+            address=conversation.address or "",
+            stopped=conversation.stopped,
+            erased=conversation.address_index is None,
+            transcript=tuple(moments(session, conversation.id, newest=True)),
+            events=tuple(
+                Event(
+                    event.kind,
+                    event.at,
+                    names.get(event.staff_id, "") if event.staff_id else "",
+                    event.detail or {},
+                )
+                for event in events
+            ),
+        )
+
+    def conversation_of(self, session: Session, case_id: int) -> int:
+        """The conversation of a case."""
+        return self._case(session, case_id)[0].conversation_id
+
+    # -- acting -------------------------------------------------------------------------------
+
+    def claim(self, session: Session, case_id: int, person: Person) -> None:
+        """Take a case. The worker hears that a counsellor is here.
+
+        Raises:
+            DeskError: somebody else has it, or it is closed.
+        """
+        case, conversation = self._case(session, case_id, lock=True)
+        if case.status == "claimed":
+            if case.claimed_by == person.id:
+                return
+            holder = session.get_one(Staff, case.claimed_by).name
+            raise DeskError(f"{holder} already has this case.")
+        if case.status == "closed":
+            raise DeskError("This case is closed.")
+        case.status, case.claimed_by, case.claimed_at = "claimed", person.id, now(session)
+        conversation.holder = "desk"
+        record(session, case, "claimed", person.id)
+        self._tell(session, conversation, "case.claimed")
+        self._changed(session, case)
+
+    def reply(self, session: Session, case_id: int, person: Person, text: str, key: str) -> None:
+        """Write to the worker.
+
+        Raises:
+            DeskError: not her case, nothing written, or the worker cannot be written to.
+        """
+        case, conversation = self._mine(session, case_id, person)
+        if not text.strip():
+            raise DeskError("Write something first.")
+        if conversation.stopped:
+            raise DeskError("The worker asked for no more messages. Wait until she writes again.")
+        if conversation.address_index is None:
+            raise DeskError("The worker had her data erased; there is nobody to write to.")
+        message_id, new = write(session, conversation, text.strip(), person.id, key)
+        if new:
+            case.answered_at = case.answered_at or now(session)
+            record(session, case, "replied", person.id, {"message": message_id})
+            self._changed(session, case)
+
+    def note(self, session: Session, case_id: int, person: Person, text: str) -> None:
+        """Write an internal note that the worker never sees.
+
+        Raises:
+            DeskError: nothing written.
+        """
+        case, _ = self._case(session, case_id, lock=True)
+        if not text.strip():
+            raise DeskError("Write something first.")
+        record(session, case, "noted", person.id, {"text": text.strip()[:10_000]})
+        self._changed(session, case)
+
+    def put_back(self, session: Session, case_id: int, person: Person) -> None:
+        """Give a claimed case back to the queue, with its promise as it was."""
+        case, _ = self._mine(session, case_id, person)
+        case.status, case.claimed_by, case.claimed_at = "waiting", None, None
+        record(session, case, "put_back", person.id)
+        self._changed(session, case)
+
+    def release(self, session: Session, case_id: int, person: Person) -> None:
+        """Let the bot answer again; the case stays open and comes back if she asks for a person."""
+        case, conversation = self._mine(session, case_id, person)
+        case.status = "released"
+        conversation.holder = "bot"
+        record(session, case, "released", person.id)
+        self._tell(session, conversation, "case.released")
+        self._changed(session, case)
+
+    def close(
+        self,
+        session: Session,
+        case_id: int,
+        person: Person,
+        outcome: str,
+        outcomes: Mapping[str, Any],
+    ) -> None:
+        """End a case with an outcome; the bot answers again.
+
+        Raises:
+            DeskError: not her case, or no such outcome.
+        """
+        case, conversation = self._case(session, case_id, lock=True)
+        if case.status != "released":
+            case, conversation = self._mine(session, case_id, person)
+        if outcome not in outcomes:
+            raise DeskError("Choose how the case ended.")
+        case.status, case.closed_at, case.outcome = "closed", now(session), outcome
+        conversation.holder = "bot"
+        record(session, case, "closed", person.id, {"outcome": outcome})
+        self._tell(session, conversation, "case.closed", reference=case.reference)
+        self._changed(session, case)
+
+    def resend(self, session: Session, case_id: int, person: Person, message_id: int) -> None:
+        """Send a failed or kept message once more.
+
+        Raises:
+            DeskError: there is no such message in the case.
+        """
+        case, conversation = self._mine(session, case_id, person)
+        if not any(m.id == message_id for m in moments(session, conversation.id)) or not resend(
+            session, message_id
+        ):
+            raise DeskError("This message needs no second sending.")
+        record(session, case, "resent", person.id, {"message": message_id})
+        self._changed(session, case)
+
+    # -- on the desk's own account ------------------------------------------------------------
+
+    def keep_promises(self, session: Session) -> int:
+        """Tell workers whose promise was missed a new one, once; mark their cases late."""
+        stamp = now(session)
+        overdue = session.scalars(
+            select(Case)
+            .where(Case.status == "waiting", Case.due_at < stamp, Case.answered_at.is_(None))
+            .where(Case.late == 0)
+            .order_by(Case.id)
+            .limit(100)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for case in overdue:
+            conversation = session.get_one(Conversation, case.conversation_id)
+            case.late += 1
+            case.due_at = self.hours.promise(stamp, "none")
+            when = self.texts.when(case.due_at, self._language(conversation))
+            self._tell(
+                session, conversation, "handoff.delayed", when=when, reference=case.reference
+            )
+            record(session, case, "promise_missed", None)
+            self._changed(session, case)
+        return len(overdue)
+
+    def forget(self, session: Session, conversation_id: int) -> None:
+        """Erase a worker at her own wish; her open case ends as withdrawn, and is still counted."""
+        conversation = session.get_one(Conversation, conversation_id)
+        case = open_case(session, conversation_id)
+        if case is not None:
+            case.status, case.closed_at, case.outcome = "closed", now(session), "withdrawn_by_user"
+            record(session, case, "closed", None, {"outcome": case.outcome})
+            self._changed(session, case)
+        for row in session.scalars(
+            select(CaseEvent)
+            .join(Case, Case.id == CaseEvent.case_id)
+            .where(Case.conversation_id == conversation_id)
+        ):
+            row.detail = None  # notes and the words that raised the risk are hers, too
+        erase(session, conversation.contact_id)
+
+    # -- parts --------------------------------------------------------------------------------
+
+    def _case(
+        self, session: Session, case_id: int, lock: bool = False
+    ) -> tuple[Case, Conversation]:
+        conversation_id = session.scalar(select(Case.conversation_id).where(Case.id == case_id))
+        if conversation_id is None:
+            raise DeskError("There is no such case.")
+        wanted = select(Conversation).where(Conversation.id == conversation_id)
+        if lock:  # the conversation first, as everywhere, so that nobody waits in a circle
+            wanted = wanted.with_for_update()
+        conversation = session.scalars(wanted).one()
+        return session.get_one(Case, case_id, populate_existing=True), conversation
+
+    def _mine(self, session: Session, case_id: int, person: Person) -> tuple[Case, Conversation]:
+        case, conversation = self._case(session, case_id, lock=True)
+        if case.status != "claimed":
+            raise DeskError("Take the case first.")
+        if case.claimed_by != person.id:
+            holder = session.get_one(Staff, case.claimed_by).name
+            raise DeskError(f"{holder} has this case.")
+        return case, conversation
+
+    def _language(self, conversation: Conversation) -> str:
+        return conversation.language if conversation.language in self.texts.languages else "en"
+
+    def _tell(
+        self, session: Session, conversation: Conversation, text_id: str, **params: str
+    ) -> None:
+        if conversation.stopped or conversation.address_index is None:
+            return
+        language = self._language(conversation)
+        text = self.texts(text_id, language)
+        line = Line(text, text.needed({**self.texts.params(language), **params}))
+        say(session, conversation, line, self.published)
+
+    def _changed(self, session: Session, case: Case) -> None:
+        announce(session, "queue")
+        announce(session, f"case:{case.id}")
+
+
+def _row(case: Case, channel: str, name: str | None, stamp: datetime) -> QueueRow:
+    return QueueRow(
+        id=case.id,
+        reference=case.reference,
+        status=case.status,
+        level=case.level,
+        risk_types=tuple(case.risk_types),
+        reason=case.reason,
+        topic=case.topic,
+        language=case.language,
+        channel=channel,
+        opened_at=case.opened_at,
+        due_at=case.due_at,
+        answered_at=case.answered_at,
+        closed_at=case.closed_at,
+        outcome=case.outcome,
+        late=case.late,
+        claimed_by=case.claimed_by,
+        claimed_name=name or "",
+        overdue=case.answered_at is None and case.status != "closed" and case.due_at < stamp,
+    )

@@ -1,0 +1,1 @@
+"""How the desk understands: language, topic, risk. Rasa runs beside it, behind HTTP."""
