@@ -206,7 +206,7 @@ def train_now() -> None:
         model = asyncio.run(
             train(
                 loaded.faq.examples,
-                settings.data_dir,
+                settings.rasa_home,
                 lambda line: progress.update(task, description=line),
             )
         )
@@ -251,7 +251,7 @@ def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understa
         progress = _progress()
         task = progress.add_task("starting", total=None)
         rasa = RasaProcess(
-            settings.data_dir,
+            settings.rasa_home,
             lambda: loaded.faq.examples,
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),

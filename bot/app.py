@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
-from handoff.console import ConsoleContext, console_routes
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -30,6 +29,7 @@ from config.facts import CONFIG
 from config.settings import Settings
 from config.texts import Texts
 from config.vault import load_vault, use_vault
+from handoff.console import ConsoleContext, console_routes
 from handoff.desk import Desk
 from handoff.hours import load_hours
 from handoff.staff import first_account, first_password, keep_first_password
@@ -109,6 +109,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         AlreadyRunningError, ContentError, DatabaseUnavailableError, VaultError: with a remedy.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.chmod(0o700)  # words and addresses: the operator's eyes only
     vault, new_key = load_vault(settings.data_dir, settings.data_key.get_secret_value())
     use_vault(vault)
     loaded = load_content(settings.faq_dir)
@@ -133,7 +134,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     rasa = None
     if settings.rasa or settings.rasa_url:
         rasa = RasaProcess(
-            settings.data_dir,
+            settings.rasa_home,
             lambda: loaded.faq.examples,
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),
@@ -235,6 +236,7 @@ async def running(program: Program) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             for channel in program.channels.values():
                 await stack.enter_async_context(channel.lifespan())
+            start(asyncio.to_thread(program.worker.understander.warm))
             start(program.worker.run())
             start(program.worker.sweep())
             if program.rasa is not None:

@@ -134,17 +134,18 @@ def decide(
     if situation.holder == "desk":
         handoff = _risk_handoff(understanding, here) if risk.level == "high" else None
         return Decision("silent", (), handoff, language, situation.language_chosen, situation.state)
-    if choice.startswith("/topic "):
+    calm = risk.level == "none"
+    if calm and choice.startswith("/topic "):
         topic = choice.removeprefix("/topic ")
         if topic in library.topics:
             return _answer(topic, here, library, state)
-    if heard.recent > limits.burst and heard.more_waiting and risk.level == "none":
+    if heard.recent > limits.burst and heard.more_waiting and calm:
         notice: tuple[Say, ...] = () if state.get("burst") else (Say("error.too_many"),)
         return Decision(
             "silent", notice, None, language, situation.language_chosen, {**state, "burst": True}
         )
     state.pop("burst", None)
-    if not heard.text.strip():
+    if calm and not heard.text.strip():
         handoff = Handoff("attachment", language=language) if heard.attachments else None
         said = (Say("error.empty"), *(_promise(here) if handoff else ()))
         return _decision("handoff" if handoff else "rephrase", said, here, state, handoff)

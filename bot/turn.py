@@ -172,7 +172,10 @@ class Worker:
     async def _turn(self, work: Work, incoming: Incoming) -> bool:
         with TURN_SECONDS.time():
             prior = work.language or (work.hint if work.hint in self._languages else None)
-            [understanding] = await self.understander.understand([incoming.text], [prior])
+            # A pressed button carries its label, which is our word, not the worker's.
+            pressed = incoming.text.strip().casefold() in work.state.get("choices", {})
+            words = "" if pressed else incoming.text
+            [understanding] = await self.understander.understand([words], [prior])
             DEGRADED.set(understanding.degraded)
             more, action = await self.database.write(self._commit, work, incoming, understanding)
         TURNS.labels(action).inc()

@@ -115,9 +115,10 @@ class Email:
         except (MessageError, ValueError, LookupError, RecursionError) as error:
             log.warning("mail_unreadable", error=type(error).__name__, size=len(raw))
             return "554 5.6.0 this mail cannot be read; please send plain text"
+        returns_to = (envelope.mail_from or "").strip("<>")  # empty: a bounce
         sender = parseaddr(str(message.get("Reply-To") or message.get("From") or ""))[1]
-        sender = sender or envelope.mail_from or ""
-        if "@" not in sender or not envelope.mail_from or is_automatic(message):
+        sender = sender or returns_to
+        if "@" not in sender or not returns_to or is_automatic(message):
             # Bounces and auto-responders: taken, so that nobody sends them again; not answered.
             log.info("mail_automatic", size=len(raw))
             return "250 2.0.0 taken, not answered"

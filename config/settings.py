@@ -52,8 +52,9 @@ class Settings(BaseSettings):
     rasa: bool = Field(
         True, description="Start Rasa as a child process. False: deterministic part only."
     )
-    rasa_url: str = Field(
-        "", description="A Rasa that runs elsewhere (then none is started).", examples=[""]
+    rasa_url: str = Field("", description="A Rasa that runs elsewhere (then none is started).")
+    rasa_dir: str = Field(
+        "", description="Folder for Rasa's environment and models. Empty: the data folder."
     )
     rasa_token: SecretStr = Field(SecretStr(""), description="Token of that Rasa.")
     faq_dir: Path = Field(ROOT / "faq_data", description="Folder with the FAQ topics.")
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
         if scheme in {"postgres", "postgresql"}:
             scheme = "postgresql+psycopg"
         return f"{scheme}{separator}{rest}"
+
+    @property
+    def rasa_home(self) -> Path:
+        """Where Rasa's environment and models are."""
+        return Path(self.rasa_dir) if self.rasa_dir else self.data_dir
 
     @property
     def url(self) -> str:

@@ -50,6 +50,11 @@ class Understander:
     ) -> None:
         self.lexicon, self.lexical, self.rasa = lexicon, lexical, rasa
 
+    def warm(self) -> None:
+        """Load what is loaded lazily, so that the first worker does not wait for it."""
+        identify("xin chao")
+        self.lexicon.find("hello")
+
     async def understand(
         self, texts: Sequence[str], priors: Sequence[str | None]
     ) -> list[Understanding]:

