@@ -205,7 +205,7 @@ def train_now() -> None:
         task = progress.add_task("beginning", total=None)
         model = asyncio.run(
             train(
-                loaded.faq.examples,
+                loaded.faq.training(),
                 settings.rasa_home,
                 lambda line: progress.update(task, description=line),
             )
@@ -252,7 +252,7 @@ def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understa
         task = progress.add_task("starting", total=None)
         rasa = RasaProcess(
             settings.rasa_home,
-            lambda: loaded.faq.examples,
+            loaded.faq.training,
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),
             on_change=lambda state, detail: progress.update(task, description=f"{state}: {detail}"),

@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -135,7 +136,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     if settings.rasa or settings.rasa_url:
         rasa = RasaProcess(
             settings.rasa_home,
-            lambda: loaded.faq.examples,
+            loaded.faq.training,
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),
             on_change=on_rasa,
@@ -211,7 +212,11 @@ def application(program: Program) -> Starlette:
         Mount("/console", routes=console_routes(program.console)),
         *(route for channel in program.channels.values() for route in channel.routes()),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_Failures)])
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000), Middleware(_Failures)],
+    )
 
 
 @contextlib.asynccontextmanager

@@ -84,6 +84,7 @@ def load_content(faq_dir: Path) -> Loaded:
         languages=tuple(texts.languages),
         topics={topic.id: topic.ask_human for topic in faq.topics.values()},
         has=lambda text_id, language: (text_id, language) in words,
+        taught=frozenset(code for intent, code, _ in faq.examples if intent.startswith("faq/")),
         emergency_texts={kind.id: kind.text for kind in lexicon.types.values()},
     )
     missing = [

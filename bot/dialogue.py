@@ -6,7 +6,7 @@ silent but for these two. Whatever is unknown is asked once more, then goes to a
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class Thresholds:
 
     answer: float
     suggest: float
+    talk: float
+    talk_untaught: float
     language: float
     burst: int
 
@@ -92,6 +94,8 @@ class Library:
     languages: tuple[str, ...]
     topics: Mapping[str, bool]
     has: Callable[[str, str], bool]
+    taught: frozenset[str]
+    """Languages in which topics have examples."""
     emergency_texts: Mapping[str, str]
     """Risk type → id of the text that is said at once."""
 
@@ -181,11 +185,14 @@ def _respond(
         return _answer(topic, here, library, state)
     if sure >= limits.answer and intent == "human":
         return _person("asked", here, state)
-    if sure >= limits.answer and intent == "greet":
+    taught = here.language in library.taught
+    talk = sure >= (limits.talk if taught else limits.talk_untaught)
+    if talk and intent == "greet":
         return _greet(here, library, state)
-    if sure >= limits.answer and intent in {"thanks", "goodbye"}:
+    if talk and intent in {"thanks", "goodbye"}:
         return _decision("talk", (Say(f"smalltalk.{intent}"),), here, state)
-    if intent != "out_of_scope":
+    foreign = intent == "out_of_scope" and (talk if not taught else sure >= 0.5)
+    if not foreign:
         offered = [
             topic
             for topic, confidence in understanding.topics[:TOPICS_OFFERED]
@@ -196,7 +203,7 @@ def _respond(
             buttons = [(f"faq/{topic}/title", f"/topic {topic}") for topic in offered]
             ask = Say("suggest.ask", (*buttons, ("button.none", NONE), ("button.human", HUMAN)))
             return _decision("suggest", (ask,), here, {**state, "suggested": offered})
-    return _again(here, state, "out_of_scope.say" if intent == "out_of_scope" else "rephrase.ask")
+    return _again(here, state, "out_of_scope.say" if foreign else "rephrase.ask")
 
 
 def _emergency(
@@ -365,7 +372,7 @@ def _decision(
         and action in {"answer", "suggest", "rephrase", "greet", "talk", "handoff"}
     ):
         if handoff is None or handoff.level == "none":
-            said = (Say("greeting.first"), *said, Say("privacy.notice"))
+            said = (Say("greeting.first"), Say("privacy.notice"), *said)
         state["greeted"] = True
     return Decision(action, said, handoff, here.language, here.language_chosen, state, topic)
 
@@ -408,11 +415,13 @@ def load_thresholds(path: Path = CONFIG / "dialogue.yaml") -> Thresholds:
     row = read_yaml(path)
     mistakes = [
         f"{path.name}: {key}: write a number between 0 and 1."
-        for key in ("answer", "suggest", "language")
+        for key in ("answer", "suggest", "talk", "talk_untaught", "language")
         if not isinstance(row.get(key), float) or not 0 < row[key] < 1
     ]
+    known = {one.name for one in fields(Thresholds)}
+    mistakes += [f"{path.name}: {key}: unknown. Take it out." for key in set(row) - known]
     if not isinstance(row.get("burst"), int):
         mistakes.append(f"{path.name}: burst: write a whole number.")
     if mistakes:
         raise ContentError(mistakes)
-    return Thresholds(row["answer"], row["suggest"], row["language"], row["burst"])
+    return Thresholds(**row)

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from bot.dialogue import Decision, Heard, Library, Say, Situation, Thresholds, decide
@@ -27,6 +28,7 @@ from channels.log import (
     done,
     hold,
     load,
+    mark_sent,
     renew,
     say,
     settle,
@@ -150,14 +152,17 @@ class Worker:
         work = await self.database.read(load, lease, 20)
         if work is None:
             return False
-        if work.replies and _due(work):
+        if work.replies:
             channel = self.channels.get(work.channel)
             if channel is not None:
                 return await deliver(self.database, channel, work, self._hint)
+            kept = {reply.id: "" for reply in work.replies}
+            why = f"the channel {work.channel} is not set up"
+            return await self.database.write(mark_sent, lease, kept, "kept", why)
         if work.incoming is not None:
             try:
                 return await self._turn(work, work.incoming)
-            except LeaseLostError:
+            except (LeaseLostError, OperationalError):  # no fault of the turn: it is taken again
                 raise
             except Exception:
                 log.exception("turn_failed", message=work.incoming.id)
@@ -286,8 +291,3 @@ def summary(understanding: Understanding, decision: Decision) -> dict[str, Any]:
 
 def _settle(session: Session, lease: Lease) -> bool:
     return settle(session, hold(session, lease))
-
-
-def _due(work: Work) -> bool:
-    attempt_at: datetime | None = work.replies[0].attempt_at
-    return attempt_at is None or attempt_at <= datetime.now(attempt_at.tzinfo)

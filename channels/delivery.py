@@ -7,12 +7,13 @@ between attempts, and the last gate: words of the bot that are not published, wo
 import random
 import re
 from collections.abc import Callable
+from itertools import takewhile
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.orm import Session
 
-from channels.log import Conversation, Lease, LeaseLostError, Outgoing, Work, mark_sent, mark_unsent
+from channels.log import Lease, Outgoing, Work, hold, mark_sent, mark_unsent
 from channels.message import (
     BlockedError,
     Channel,
@@ -41,27 +42,29 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？။।\n])\s*")
 async def deliver(
     database: Database, channel: Channel, work: Work, hint: Callable[[str], str]
 ) -> bool:
-    """Send the first group of unsent replies of a conversation and note the outcome.
+    """Send the first unsent replies of a conversation, as many as leave together; note the outcome.
 
     `hint(language)`: the published words over numbered choices. Returns whether there is more work.
     """
     first = work.replies[0]
-    group = [
-        reply
-        for reply in work.replies
-        if reply.answers_id == first.answers_id and reply.author == first.author
-    ][: channel.limits.group]
+    group: list[Outgoing] = []
+    outgoing: list[OutboundMessage] = []
+    for reply in takewhile(lambda one: _together(one, first), work.replies):
+        parts = compose(reply, work, channel, hint(reply.language))
+        if group and len(outgoing) + len(parts) > channel.limits.group:
+            break
+        group.append(reply)
+        outgoing += parts
     ids = [reply.id for reply in group]
     unproven = [reply.id for reply in group if not reply.proven]
     if unproven:
         log.critical("unpublished_words_held_back", messages=unproven)
         gone = dict.fromkeys(unproven, "")
         return await _note(database, channel, work.lease, gone, "failed", "not published")
-    outgoing = [
-        part for reply in group for part in compose(reply, work, channel, hint(reply.language))
-    ]
     try:
-        sent = await channel.send(outgoing)
+        sent: list[str] = []
+        for start in range(0, len(outgoing), channel.limits.group):
+            sent += await channel.send(outgoing[start : start + channel.limits.group])
     except TemporarySendError as error:
         if first.attempts + 1 >= MOST_ATTEMPTS:
             gone = dict.fromkeys(ids, "")
@@ -120,12 +123,12 @@ def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[Ou
 def split(text: str, limit: int) -> list[str]:
     """Cut a text into parts of at most `limit` characters, at sentence ends where possible.
 
-    Nothing is lost or added but white space at the cuts.
+    Nothing is lost or added but white space at the cuts and around the text.
     """
     parts: list[str] = []
-    rest = text
+    rest = text.strip()
     while len(rest) > limit:
-        ends = [m.start() for m in _SENTENCE_END.finditer(rest[: limit + 1]) if m.start()]
+        ends = [m.start() for m in _SENTENCE_END.finditer(rest[:limit]) if m.start()]
         cut = ends[-1] if ends and ends[-1] > limit // 3 else 0
         cut = cut or rest.rfind(" ", limit // 3, limit + 1)
         cut = cut if cut > 0 else limit
@@ -146,8 +149,9 @@ async def _note(
     return await database.write(mark_sent, lease, marks, state, reason)
 
 
+def _together(reply: Outgoing, first: Outgoing) -> bool:
+    return reply.answers_id == first.answers_id and reply.author == first.author
+
+
 def _stop(session: Session, lease: Lease) -> None:
-    conversation = session.get_one(Conversation, lease.conversation_id)
-    if conversation.lease_token != lease.token:
-        raise LeaseLostError
-    conversation.stopped = True
+    hold(session, lease).stopped = True

@@ -205,7 +205,6 @@ class Outgoing:
     buttons: tuple[Button, ...]
     answers_id: int | None
     attempts: int
-    attempt_at: datetime | None
     proven: bool
 
 
@@ -244,6 +243,9 @@ class Published(dict[tuple[str, str, str], int]):
 
 def publish(session: Session, texts: Iterable[Text]) -> Published:
     """Write down wordings that are new, each as the next version of its text."""
+    if session.get_bind().dialect.name == "postgresql":  # several processes may start at once
+        lock = "lock table published_text in share row exclusive mode"
+        session.connection().exec_driver_sql(lock)
     rows = session.execute(
         select(
             PublishedText.text_id,
@@ -287,9 +289,12 @@ def publish(session: Session, texts: Iterable[Text]) -> Published:
 
 def accept(session: Session, message: InboundMessage) -> Accepted:
     """Write down a message, once per vendor's id, and make its conversation due."""
-    conversation = _conversation(session, message)
     index = vault().index(message.channel, "message", message.external_id)
-    known = session.scalar(select(Message.id).where(Message.external_index == index))
+    wanted = select(Message.id).where(Message.external_index == index)
+    known = session.scalar(wanted)  # before an address is written down: she may be erased
+    if known is None:
+        conversation = _conversation(session, message)
+        known = session.scalar(wanted)  # a redelivery that was faster held the conversation
     if known is not None:
         return Accepted(known, duplicate=True)
     stamp = now(session)
@@ -434,7 +439,8 @@ def next_due(session: Session) -> datetime | None:
 def load(session: Session, lease: Lease, replies: int) -> Work | None:
     """What is to be done under a lease: up to `replies` unsent replies, the oldest new message.
 
-    None if the lease is lost.
+    Replies are in order, so none is to be sent before the first one's next attempt is due. None if
+    the lease is lost.
     """
     conversation = session.get(Conversation, lease.conversation_id)
     if conversation is None or conversation.lease_token != lease.token:
@@ -445,6 +451,8 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
         .outerjoin(PublishedText, PublishedText.id == Message.published_id)
         .limit(replies)
     ).all()
+    if queued and queued[0][0].attempt_at and queued[0][0].attempt_at > now(session):
+        queued = []
     waiting = session.scalars(_open(lease.conversation_id, "received").limit(2)).all()
     incoming = waiting[0] if waiting else None
     recent = 0
@@ -504,7 +512,7 @@ def _labels(session: Session, rows: Sequence[Message]) -> dict[int, str]:
     found = session.execute(
         select(PublishedText.id, PublishedText.body).where(PublishedText.id.in_(wanted))
     )
-    return dict(found.tuples().all())
+    return dict(found.all())
 
 
 def _outgoing(row: Message, published: str | None, labels: Mapping[int, str]) -> Outgoing:
@@ -522,7 +530,6 @@ def _outgoing(row: Message, published: str | None, labels: Mapping[int, str]) ->
         buttons,
         row.answers_id,
         row.attempts,
-        row.attempt_at,
         proven,
     )
 
@@ -607,9 +614,9 @@ def write(
 
 
 def _due(session: Session, conversation: Conversation) -> None:
-    stamp = now(session)
-    if conversation.due_at is None or conversation.due_at > stamp:
-        conversation.due_at = stamp
+    # Written in any case: a row that was read without a lock is locked now, before the message
+    # gets its id, and is due whatever a worker that was settling it has found.
+    conversation.due_at = now(session)
     announce(session, "work")
     announce(session, f"conversation:{conversation.id}")
 
@@ -728,7 +735,10 @@ def erase(session: Session, contact_id: int) -> None:
     stamp = now(session)
     conversations = list(
         session.scalars(
-            select(Conversation).where(Conversation.contact_id == contact_id).with_for_update()
+            select(Conversation)
+            .where(Conversation.contact_id == contact_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)  # the token as it is now
         )
     )
     for conversation in conversations:

@@ -15,9 +15,14 @@ from typing import Any, ClassVar
 from jinja2 import Environment, FileSystemLoader
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
+from starlette.routing import BaseRoute, Route
 
 from channels.log import find_conversation, moments, open_conversation
 from channels.message import (
@@ -34,6 +39,7 @@ from config.facts import CONFIG
 from config.texts import Texts
 
 PAGE = CONFIG.parent / "channels" / "webchat_page"
+STATIC = {"chat.css": "text/css", "chat.js": "text/javascript"}
 BODY_LIMIT = 64 * 1024
 """Bytes of one request; a message of 10,000 characters fits in any language."""
 TEXT_LIMIT = 10_000
@@ -68,6 +74,7 @@ class WebChat:
         self.inbox, self.database, self.texts = inbox, database, texts
         self.mail_address = mail_address
         self._pages = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
+        self._pages.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # half the bytes
         self._waiting: dict[int, set[asyncio.Event]] = {}
         self.closing = asyncio.Event()
 
@@ -82,7 +89,7 @@ class WebChat:
             Route("/chat/messages", self.poll),
             Route("/chat/stream", self.stream),
             Route("/chat/embed.js", self.embed),
-            Mount("/chat/static", StaticFiles(directory=PAGE)),
+            Route("/chat/static/{name}", self.static),
         ]
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
@@ -130,6 +137,15 @@ class WebChat:
     async def left(self, _: Request) -> Response:
         """An empty page with a neutral title, for after "leave and clear"."""
         return HTMLResponse("<!doctype html><title>-</title>", headers=HEADERS)
+
+    async def static(self, request: Request) -> Response:
+        """Style and script of the page; checked anew each time, since their names never change."""
+        name = request.path_params["name"]
+        if name not in STATIC:
+            return Response(status_code=404)
+        return FileResponse(
+            PAGE / name, media_type=STATIC[name], headers={"Cache-Control": "no-cache"}
+        )
 
     async def embed(self, _: Request) -> Response:
         """The script that puts the chat on other web pages."""
@@ -208,6 +224,7 @@ class WebChat:
         changed = asyncio.Event()
         self._waiting.setdefault(conversation, set()).add(changed)
         try:
+            yield ServerSentEvent(comment="open")  # tells a page behind a proxy that bytes flow
             while not self.closing.is_set():
                 changed.clear()
                 listed = await self.database.read(moments, conversation, after, HISTORY)

@@ -133,7 +133,7 @@ class Desk:
         )
         if last is None or (stamp - last).total_seconds() > READ_AGAIN:
             record(session, case, "viewed", person.id)
-        names = dict(session.execute(select(Staff.id, Staff.name)).tuples())
+        names = dict(session.execute(select(Staff.id, Staff.name)).tuples().all())
         events = session.scalars(
             select(CaseEvent).where(CaseEvent.case_id == case_id).order_by(CaseEvent.id)
         )

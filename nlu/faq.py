@@ -5,6 +5,7 @@ examples of what is no topic (greetings, thanks, things that the desk does not a
 the understanding; only topics have answers. `faq_data/README.md` shows an editor the format.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -17,6 +18,7 @@ from config.texts import Text, Texts
 
 INTENTS = ("greet", "thanks", "goodbye", "human", "out_of_scope")
 TITLE_LIMIT, ANSWER_LIMIT = 40, 900
+_SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,19 @@ class Faq:
     topics: dict[str, Topic]
     examples: tuple[tuple[str, str, str], ...]
     """(intent, language, text)"""
+
+    def training(self) -> Iterator[tuple[str, str, str]]:
+        """What Rasa learns from: the examples, the titles, and, with the intent "", the sentences
+        of the answers, from which only words and languages are learned."""
+        yield from self.examples
+        for topic in self.topics.values():
+            for language, edition in topic.editions.items():
+                if "-" in language:
+                    continue
+                yield f"faq/{topic.id}", language, edition.title
+                for sentence in _SENTENCE.split(REFERENCE.sub("", edition.answer)):
+                    if len(sentence.strip(" -・")) > 8:
+                        yield "", language, sentence.strip(" -・")
 
     def texts(self, texts: Texts, facts: Facts) -> Iterator[Text]:
         """Each answer with its source line, and each title, as published texts.

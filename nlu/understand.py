@@ -7,7 +7,7 @@ away a lexical search over the FAQ's examples stands in, and the understanding i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nlu.language import LanguageGuess, identify
+from nlu.language import LanguageGuess, identify, warm_up
 from nlu.lexical import LexicalSearch
 from nlu.rasa_client import RasaClient, RasaResult, RasaUnavailable
 from nlu.risk import Risk, RiskLexicon
@@ -52,7 +52,7 @@ class Understander:
 
     def warm(self) -> None:
         """Load what is loaded lazily, so that the first worker does not wait for it."""
-        identify("xin chao")
+        warm_up()
         self.lexicon.find("hello")
 
     async def understand(

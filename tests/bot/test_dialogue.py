@@ -49,7 +49,7 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      ["faq/wage_unpaid"]),
     ("first message: who we are comes first", "nợ lương",
      understood(("faq/wage_unpaid", SURE)), {"state": {}}, "answer",
-     ["greeting.first", "faq/wage_unpaid", "privacy.notice"]),
+     ["greeting.first", "privacy.notice", "faq/wage_unpaid"]),
     ("likely topic", "lương", understood(("faq/wage_unpaid", LIKELY), ("faq/dismissal", 0.2)), {},
      "suggest", ["suggest.ask"]),
     ("not understood, once", "blah blah", understood(("faq/wage_unpaid", WEAK)), {}, "rephrase",
@@ -62,7 +62,7 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      understood(("faq/wage_unpaid", SURE), language="ne"), {}, "handoff",
      ["answer.no_text", "handoff.open"]),
     ("greeting", "xin chào", understood(("greet", SURE)), {"state": {}}, "greet",
-     ["greeting.first", "menu.topics", "privacy.notice"]),
+     ["greeting.first", "privacy.notice", "menu.topics"]),
     ("thanks", "cảm ơn", understood(("thanks", SURE)), {}, "talk", ["smalltalk.thanks"]),
     ("wants a person, in a sentence", "cho tôi gặp người", understood(("human", SURE)), {},
      "handoff", ["handoff.open"]),
@@ -193,7 +193,7 @@ SITUATIONS = st.builds(
 
 @given(MESSAGES, UNDERSTANDINGS, SITUATIONS)
 def test_laws(heard: Heard, understanding: Understanding, situation: Situation) -> None:
-    """Whatever comes: it says only texts that exist, never nothing, and never talks over a person."""
+    """Whatever comes: it says only texts that exist, never nothing, never over a person."""
     decision = decide(heard, understanding, situation, LIBRARY, LIMITS)
     language = decision.language or "en"
     for spoken in decision.say:

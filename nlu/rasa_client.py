@@ -1,0 +1,121 @@
+"""How the program asks Rasa: the one file that speaks HTTP to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from nlu.train import from_rasa
+
+LONGEST_TEXT = 1000
+"""Characters of a message that are looked at; a longer story has named its matter by then."""
+BATCH = 32
+
+
+class RasaUnavailable(Exception):  # noqa: N818 - a state, not a mistake
+    """Rasa did not answer, or not sensibly; the text holds no word of any message."""
+
+
+@dataclass(frozen=True)
+class RasaResult:
+    """What Rasa makes of one message."""
+
+    intents: tuple[tuple[str, float], ...]
+    """(intent, confidence 0 to 1), best first; empty for a message without words."""
+    language: str
+    """Code of a language that has examples, or "und"."""
+    language_confidence: float
+
+
+class RasaClient:
+    """A connection to one Rasa server, kept open between messages."""
+
+    def __init__(self, url: str, token: str = "", *, timeout: float = 10.0) -> None:
+        """`timeout` in seconds is for one request of up to 32 messages."""
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 3.0)),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def parse(
+        self, texts: Sequence[str], languages: Sequence[str | None] | None = None
+    ) -> list[RasaResult]:
+        """Understand messages, in their order; `languages` are hints where one is known.
+
+        Raises:
+            RasaUnavailable: no or no sensible answer.
+            ValueError: not one hint for each text.
+        """
+        hints = list(languages) if languages is not None else [None] * len(texts)
+        if len(hints) != len(texts):
+            raise ValueError("one language (or None) is needed for each text")
+        short = [text[:LONGEST_TEXT].encode("utf-8", "ignore").decode() for text in texts]
+        results: list[RasaResult] = []
+        for start in range(0, len(short), BATCH):
+            part = slice(start, start + BATCH)
+            body = {"texts": short[part], "languages": hints[part]}
+            answer = await self._ask("POST", "/webhooks/understand/batch", body)
+            if not isinstance(answer, list) or len(answer) != len(body["texts"]):
+                raise RasaUnavailable("Rasa answered with something else than results")
+            results += [_result(item) for item in answer]
+        return results
+
+    async def model(self) -> str:
+        """File name of the model that is served.
+
+        Raises:
+            RasaUnavailable: no server, wrong token, or no model loaded yet.
+        """
+        answer = await self._ask("GET", "/webhooks/understand/model")
+        return str(answer.get("model", "")) if isinstance(answer, dict) else ""
+
+    async def ready(self) -> bool:
+        """Whether messages can be understood now."""
+        try:
+            return bool(await self.model())
+        except RasaUnavailable:
+            return False
+
+    async def _ask(self, method: str, path: str, body: object = None) -> Any:
+        try:
+            response = await self._http.request(method, path, json=body)
+            if response.status_code != httpx.codes.OK:
+                raise RasaUnavailable(f"Rasa answered with status {response.status_code}")
+            return response.json()
+        except httpx.HTTPError as error:
+            raise RasaUnavailable(f"Rasa does not answer ({type(error).__name__})") from None
+        except ValueError:
+            raise RasaUnavailable("Rasa answered with something else than JSON") from None
+
+
+def _result(item: Any) -> RasaResult:
+    try:
+        return RasaResult(
+            tuple(
+                (from_rasa(str(entry["name"])), float(entry["confidence"]))
+                for entry in item["intent_ranking"] or ()
+            ),
+            str(item["language"]["code"]),
+            float(item["language"]["confidence"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise RasaUnavailable("Rasa answered with something else than results") from None

@@ -1,0 +1,73 @@
+"""The world outside in tests: a vendor that can fail, and a mail relay that remembers."""
+
+import email.policy
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from email.message import EmailMessage
+from email.parser import BytesParser
+from typing import Any, ClassVar, Self
+
+from aiosmtpd.controller import Controller
+from starlette.routing import BaseRoute
+
+from channels.message import Limits, OutboundMessage
+from tests.stories.running import free_port
+
+
+class Peer:
+    """A channel that records what is sent; it fails as often as there are `failures`."""
+
+    name: ClassVar[str] = "peer"
+
+    def __init__(
+        self, *failures: Exception, buttons: int = 20, chars: int = 10_000, group: int = 5
+    ) -> None:
+        self.limits = Limits(chars, buttons, group)
+        self.failures = list(failures)
+        self.calls: list[list[OutboundMessage]] = []
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return []
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def send(self, messages: Sequence[OutboundMessage]) -> Sequence[str]:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.calls.append(list(messages))
+        return [f"vendor {message.key}" for message in messages]
+
+    @property
+    def sent(self) -> list[OutboundMessage]:
+        return [message for call in self.calls for message in call]
+
+    @property
+    def said(self) -> list[str]:
+        return [message.text for message in self.sent]
+
+
+class Relay:
+    """A real SMTP server that keeps every mail it has taken, in order."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.address = f"127.0.0.1:{free_port()}"
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        host, _, port = self.address.partition(":")
+        self._server = Controller(self, hostname=host, port=int(port))
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+        mail = BytesParser(policy=email.policy.default).parsebytes(envelope.content)
+        assert isinstance(mail, EmailMessage)
+        with self._lock:
+            self.mails.append(mail)
+        return "250 OK"
