@@ -106,7 +106,6 @@ class Desk:
                 .where(Case.status != "closed")
                 .group_by(Case.status)
             )
-            .tuples()
             .all()
         )
         counted["overdue"] = (
@@ -133,7 +132,7 @@ class Desk:
         )
         if last is None or (stamp - last).total_seconds() > READ_AGAIN:
             record(session, case, "viewed", person.id)
-        names = dict(session.execute(select(Staff.id, Staff.name)).tuples().all())
+        names = dict(session.execute(select(Staff.id, Staff.name)).all())
         events = session.scalars(
             select(CaseEvent).where(CaseEvent.case_id == case_id).order_by(CaseEvent.id)
         )
@@ -213,8 +212,13 @@ class Desk:
         self._changed(session, case)
 
     def put_back(self, session: Session, case_id: int, person: Person) -> None:
-        """Give a claimed case back to the queue, with its promise as it was."""
-        case, _ = self._mine(session, case_id, person)
+        """Give a claimed case back to the queue, with its promise as it was.
+
+        A manager may do it for a colleague who is away: nobody is to wait for an empty chair.
+        """
+        case, _ = self._case(session, case_id, lock=True)
+        if case.status != "claimed" or not person.may("manager"):
+            case, _ = self._mine(session, case_id, person)
         case.status, case.claimed_by, case.claimed_at = "waiting", None, None
         record(session, case, "put_back", person.id)
         self._changed(session, case)

@@ -39,7 +39,7 @@ def pages(cases: Cases) -> list[Page]:
         Page("POST", "/cases/{case:int}/take", cases.claim, ACTS),
         Page("POST", "/cases/{case:int}/reply", cases.reply, ACTS),
         Page("POST", "/cases/{case:int}/note", cases.note, ACTS),
-        Page("POST", "/cases/{case:int}/put-back", cases.put_back, ACTS),
+        Page("POST", "/cases/{case:int}/put-back", cases.put_back, READS),
         Page("POST", "/cases/{case:int}/release", cases.release, ACTS),
         Page("POST", "/cases/{case:int}/close", cases.close, ACTS),
         Page("POST", "/cases/{case:int}/resend/{message:int}", cases.resend, ACTS),

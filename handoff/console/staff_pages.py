@@ -12,7 +12,6 @@ from handoff.console.visit import HOME, Visit
 from handoff.staff import (
     FIRST_SIGN_IN,
     ROLES,
-    Person,
     Staff,
     StaffError,
     add_staff,
@@ -100,11 +99,10 @@ def _free_cases(visit: Visit, session: Session, staff_id: int) -> None:
     _ = visit.words.gettext
     desk = visit.context.desk
     row = session.get_one(Staff, staff_id)
-    holder = Person(row.id, row.login, row.name, tuple(row.roles), tuple(row.languages), True)
     why = _("The account of %(name)s was closed; the case is back in the queue.")
     for case in desk.queue(session, "claimed", limit=100_000):
         if case.claimed_by == staff_id:
-            desk.put_back(session, case.id, holder)
+            desk.put_back(session, case.id, visit.person)
             desk.note(session, case.id, visit.person, why % {"name": row.name})
 
 

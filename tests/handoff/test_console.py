@@ -228,7 +228,7 @@ TABLE = {  # anonymous, editor, counsellor, manager, admin
     ("POST", "/cases/{case:int}/take"): (303, 403, 303, 403, 303),
     ("POST", "/cases/{case:int}/reply"): (303, 403, 400, 403, 400),
     ("POST", "/cases/{case:int}/note"): (303, 403, 409, 403, 409),
-    ("POST", "/cases/{case:int}/put-back"): (303, 403, 409, 403, 409),
+    ("POST", "/cases/{case:int}/put-back"): (303, 403, 409, 409, 409),
     ("POST", "/cases/{case:int}/release"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/close"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/resend/{message:int}"): (303, 403, 409, 403, 409),
@@ -545,6 +545,16 @@ async def test_two_counsellors_cannot_have_the_same_case(site: Site) -> None:
     as_json = await loser.post(f"{case}/reply", data=form, headers={"accept": "application/json"})
     assert as_json.json() == {"error": f"{winner} has this case."}
     assert site.replies() == []
+
+
+async def test_a_manager_frees_the_case_of_an_absent_colleague(site: Site) -> None:
+    ana, ben, mia = [await site.enter(login) for login in ("ana", "ben", "mia")]
+    case = f"/console/cases/{site.cases['wage']}"
+    await ana.post(f"{case}/take")
+    assert (await ben.post(f"{case}/put-back")).status_code == 409
+    assert (await mia.post(f"{case}/put-back")).status_code == 303
+    assert (await ben.post(f"{case}/take")).status_code == 303
+    assert "Mia put the case back" in (await ben.get(case)).text
 
 
 async def test_a_note_is_no_reply(site: Site) -> None:

@@ -342,6 +342,10 @@
     scroll.addEventListener("scroll", () => {
       if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80) below.hidden = true;
     });
+    const closing = byId("closing");
+    closing.addEventListener("toggle", () => {
+      if (closing.open) closing.scrollIntoView({ block: "nearest" });
+    });
     // A browser opens few lines to one place: hidden case pages give theirs up.
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) hush();
