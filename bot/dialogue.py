@@ -13,7 +13,7 @@ from typing import Any, Literal
 from config.content import ContentError, read_yaml
 from config.facts import CONFIG
 from handoff.case import Handoff
-from nlu.understand import Understanding
+from nlu.understand import READ, Understanding
 
 Action = Literal[
     "answer",
@@ -155,7 +155,12 @@ def decide(
         return _decision("handoff" if handoff else "rephrase", said, here, state, handoff)
     if not language:
         return _which_language(understanding, here, library, state)
-    return _respond(understanding, here, library, limits, state)
+    decision = _respond(understanding, here, library, limits, state)
+    if len(heard.text) > READ:
+        decision = replace(
+            decision, say=(*decision.say[:-1], Say("error.too_long"), decision.say[-1])
+        )
+    return decision
 
 
 def _respond(

@@ -50,6 +50,8 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
     ("first message: who we are comes first", "nợ lương",
      understood(("faq/wage_unpaid", SURE)), {"state": {}}, "answer",
      ["greeting.first", "privacy.notice", "faq/wage_unpaid"]),
+    ("a very long message", "lương " * 300, understood(("faq/wage_unpaid", SURE)), {}, "answer",
+     ["error.too_long", "faq/wage_unpaid"]),
     ("likely topic", "lương", understood(("faq/wage_unpaid", LIKELY), ("faq/dismissal", 0.2)), {},
      "suggest", ["suggest.ask"]),
     ("not understood, once", "blah blah", understood(("faq/wage_unpaid", WEAK)), {}, "rephrase",
