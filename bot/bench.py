@@ -11,12 +11,14 @@ import os
 import platform
 import random
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -82,7 +84,12 @@ def run(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bench = _Bench(settings, load_content(settings.faq_dir), messages, out, progress)
-        asyncio.run(bench.run(parts))
+        try:
+            asyncio.run(bench.run(parts))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        except httpx.HTTPError as error:
+            raise BenchError(f"a program under load gave no answer: {error!r}") from error
     if json_file is not None:
         json_file.write_text(json.dumps(bench.results, indent=2) + "\n")
         out.print(f"[dim]The figures are in {json_file}.[/]")
@@ -147,17 +154,26 @@ class _Bench:
 
     async def run(self, parts: Sequence[str]) -> None:
         """Run parts; the first two share one running desk."""
+        # a polite kill ends the programs under load, too
+        if task := asyncio.current_task():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         folder = self.settings.data_dir.absolute() / "bench"
+        load = os.getloadavg()[0]
         self.results["machine"] = (
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-            f"load {os.getloadavg()[0]:.1f} before"
+            f"load {load:.1f} before"
         )
         self.out.print(f"[dim]{self.results['machine']}[/]")
+        if load > 0.5:
+            self.out.print(
+                "[yellow]Other programs are busy on this machine: times will be too long. Trust "
+                "ratios between what is measured in turns, and CPU per message.[/]"
+            )
         if {"stock", "acknowledge"} & set(parts):
             note, _ = self._task("starting this program")
             desk = await Desk.start(self.settings, folder / "desk", note)
             try:
-                if "stock" in parts and desk.wants_rasa:
+                if "stock" in parts and (self.settings.rasa or self.settings.rasa_url):
                     await self._stock(desk, folder / "stock", note)
                 elif "stock" in parts:
                     self.out.print("Part stock is left out: Rasa is switched off (BOT_RASA).")
@@ -235,7 +251,7 @@ class _Bench:
                 crowd.append(await _timed(own[number // EACH].send(question.text)))
                 step(1)
 
-        before = await desk.turns()
+        before, start = await desk.turns(), usage(desk.process.pid)
         began = time.perf_counter()
         await asyncio.gather(*map(sender, shares, chats))
         kept = time.perf_counter() - began
@@ -243,7 +259,8 @@ class _Bench:
             if time.perf_counter() - began > DRAIN_LIMIT:
                 raise BenchError(f"some messages had no turn within {DRAIN_LIMIT / 60:.0f} minutes")
             await asyncio.sleep(0.1)
-        turned = time.perf_counter() - began
+        turned, end = time.perf_counter() - began, usage(desk.process.pid)
+        cpu = 1000 * (end.cpu - start.cpu) / total if start and end else None
         rows = {"one sender who waits for answers": spread(quiet)}
         rows[f"{CROWD} senders who do not wait"] = spread(crowd)
         self.results["acknowledge"] = {
@@ -251,6 +268,7 @@ class _Bench:
             "messages": total,
             "acknowledged_per_second": total / kept,
             "turns_per_second": total / turned,
+            "cpu_ms": cpu,
         }
         table = Table("acknowledged after, ms", *spread(quiet), title="Acknowledgement under load")
         for label, row in rows.items():
@@ -260,7 +278,8 @@ class _Bench:
         self.out.print(table)
         self.out.print(
             f"{total} messages: {total / kept:.0f} per second acknowledged, that is, kept on disk; "
-            f"{total / turned:.0f} per second had their turn. The longest acknowledgement took "
+            f"{total / turned:.0f} per second had their turn, with {_number(cpu)} ms of CPU each. "
+            "The longest acknowledgement took "
             f"{many['longest'] / 2000:.2f} of the two seconds that LINE allows. The senders run on "
             "the same machine.\n"
         )
@@ -308,8 +327,10 @@ async def _slice(server: Server, asked: Sequence[Question], tally: _Tally) -> No
     tally.seconds += time.perf_counter() - began
     await asyncio.sleep(0.3)  # what is still noted after the answer counts as CPU, and is over now
     end = usage(server.process.pid)
-    known = tally.cpu is not None and start is not None and end is not None
-    tally.cpu = tally.cpu + end.cpu - start.cpu if known else None
+    if tally.cpu is None or start is None or end is None:
+        tally.cpu = None
+    else:
+        tally.cpu += end.cpu - start.cpu
 
 
 async def _timed(work: Awaitable[object]) -> float:

@@ -131,9 +131,36 @@ class Server:
         self.http = httpx.AsyncClient(
             base_url=url,
             timeout=ANSWER_LIMIT,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            # given up before a server closes it (uvicorn after 5 s), or a message meets that
+            limits=httpx.Limits(keepalive_expiry=2),
             trust_env=False,
         )
+
+    @classmethod
+    async def launch(
+        cls, command: Sequence[str], port: int, environment: dict[str, str], log: Path, note: Note
+    ) -> Self:
+        """Run a command in the folder of its log; wait until messages can be answered.
+
+        Raises:
+            BenchError: it ended or took too long.
+        """
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=log.parent,  # where no .env is found
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        server = cls(process, f"http://127.0.0.1:{port}")
+        try:
+            await server._until_ready(note, log)
+        except BaseException:
+            await server.stop()
+            raise
+        return server
 
     async def open(self, language: str, *, listen: bool = True) -> Chat:
         """A new worker, whose page is in `language`; `listen`: she will want the answer."""
@@ -143,12 +170,7 @@ class Server:
         """Empty when ready, else what it is doing."""
         raise NotImplementedError
 
-    async def until_ready(self, note: Note, log: Path) -> Self:
-        """Wait until messages can be answered.
-
-        Raises:
-            BenchError: it ended or took too long.
-        """
+    async def _until_ready(self, note: Note, log: Path) -> None:
         deadline = time.monotonic() + READY_LIMIT
         while time.monotonic() < deadline:
             if self.process.returncode is not None:
@@ -158,7 +180,7 @@ class Server:
             except (httpx.HTTPError, ValueError):
                 doing = "starting"
             if not doing:
-                return self
+                return
             note(f"{self.name}: {doing}")
             await asyncio.sleep(0.5)
         raise BenchError(f"{self.name} was not ready in {READY_LIMIT / 60:.0f} minutes (see {log})")
@@ -214,7 +236,7 @@ class Desk(Server):
     async def start(cls, settings: Settings, folder: Path, note: Note) -> Self:
         """Start it on free ports and wait until it understands with Rasa (if that is on)."""
         shutil.rmtree(folder, ignore_errors=True)  # an empty database each time
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True)  # noqa: ASYNC240
         port = free_port()
         values = {
             "BOT_HTTP_PORT": str(port),
@@ -227,30 +249,16 @@ class Desk(Server):
             "BOT_FAQ_DIR": str(settings.faq_dir.absolute()),
             "BOT_WORKERS": str(settings.workers),
             "BOT_LOG_LEVEL": "error",
+            "PYTHONPATH": str(ROOT),
         }
-        with (folder / "desk.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bot", "serve"),
-                cwd=folder,  # where no .env is found
-                env={**child_environment(values), "PYTHONPATH": str(ROOT)},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        server = cls(process, f"http://127.0.0.1:{port}")
-        server.wants_rasa = settings.rasa or bool(settings.rasa_url)
-        try:
-            return await server.until_ready(note, folder / "desk.log")
-        except BaseException:
-            await server.stop()
-            raise
-
-    wants_rasa = True
+        command = (sys.executable, "-m", "bot", "serve")
+        environment = child_environment(values)
+        return await cls.launch(command, port, environment, folder / "desk.log", note)
 
     async def is_ready(self) -> str:
-        """Ready when Rasa serves, too."""
+        """Ready when Rasa serves, too, unless that is off."""
         state = (await self.http.get("/readyz")).raise_for_status().json()
-        if state["status"] == "ready" or not self.wants_rasa:
+        if state["status"] == "ready" or state["understanding"] == "off":
             return ""
         return f"{state['understanding']}: {state['detail']}"
 
@@ -300,29 +308,17 @@ class Stock(Server):
     @classmethod
     async def start(cls, settings: Settings, loaded: Loaded, folder: Path, note: Note) -> Self:
         """Train it unless that is done for this content, start it, wait until it answers."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
         python = await install(settings.rasa_home, note)
         model = await _model(python, loaded, folder, note)
-        credentials = folder / "credentials.yml"
-        credentials.write_text("rest:\n")
+        (folder / "credentials.yml").write_text("rest:\n")
         port = free_port()
-        with (folder / "run.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(str(python), "-m", "rasa", "run", "--model", str(model)),
-                *("--interface", "127.0.0.1", "--port", str(port)),
-                *("--credentials", str(credentials)),
-                cwd=folder,
-                env=child_environment({}),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        server = cls(process, f"http://127.0.0.1:{port}")
-        try:
-            return await server.until_ready(note, folder / "run.log")
-        except BaseException:
-            await server.stop()
-            raise
+        command = [
+            *(str(python), "-m", "rasa", "run", "--model", str(model)),
+            *("--interface", "127.0.0.1", "--port", str(port)),
+            *("--credentials", "credentials.yml"),
+        ]
+        return await cls.launch(command, port, child_environment({}), folder / "run.log", note)
 
     async def is_ready(self) -> str:
         """Ready when it says something."""

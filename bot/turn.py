@@ -102,8 +102,10 @@ class Worker:
                 self._woken.clear()
                 if await self._claim():
                     continue
+                # Not wait_for(): up to Python 3.11 it can swallow a cancellation, and never end.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_AGAIN)
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await self._woken.wait()
         finally:
             if self._leases:
                 await asyncio.wait(list(self._leases), timeout=10)

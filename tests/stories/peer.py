@@ -1,5 +1,6 @@
 """The world outside in tests: a vendor that can fail, and a mail relay that remembers."""
 
+import asyncio
 import email.policy
 import threading
 from collections.abc import Sequence
@@ -49,9 +50,13 @@ class Peer:
 
 
 class Relay:
-    """A real SMTP server that keeps every mail it has taken, in order."""
+    """A real SMTP server that keeps every mail it has taken, in order.
 
-    def __init__(self) -> None:
+    It says so only after `slow` seconds: whoever dies meanwhile does not know that it was taken.
+    """
+
+    def __init__(self, slow: float = 0) -> None:
+        self.slow = slow
         self.mails: list[EmailMessage] = []
         self.address = f"127.0.0.1:{free_port()}"
         self._lock = threading.Lock()
@@ -70,4 +75,5 @@ class Relay:
         assert isinstance(mail, EmailMessage)
         with self._lock:
             self.mails.append(mail)
+        await asyncio.sleep(self.slow)
         return "250 OK"

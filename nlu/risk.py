@@ -1,0 +1,713 @@
+"""Danger in a message, found by a word list that counsellors wrote (``config/risk.yaml``).
+
+No model, no network, no guess: the same message always gives the same answer, in any mixture of
+languages, and the words that gave it are shown. The list prefers a false alarm to a miss.
+
+How it works: message and phrases are read into *words* (in Japanese, Chinese and Burmese every
+character is a word, so that spaces do not matter there). All phrases hang in one tree, word by
+word, and every word of the message starts a walk down that tree. A walk is bounded by the
+length of the longest phrase, so time grows with the message alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import regex
+import yaml
+
+RiskLevel = Literal["emergency", "high", "none"]
+LANGUAGES: Final = ("ja", "en", "zh", "pt", "es", "vi", "id", "my", "tl", "ne")
+
+
+class RiskFileError(ValueError):
+    """The word list cannot be used. Each problem names file, place, key and remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class RiskType:
+    """A kind of danger. ``text`` is the id of the published text that is sent at once."""
+
+    id: str
+    level: Literal["emergency", "high"]
+    severity: Literal["S0", "S1", "S2"]
+    name: Mapping[str, str]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why: ``text[start:end] == matched`` in the original message; ``phrase`` as in the file."""
+
+    type: str
+    language: str
+    phrase: str
+    matched: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """``types`` are in the order of the file: the first one decides what is said first."""
+
+    level: RiskLevel
+    types: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+
+
+# --- Reading a message into words -----------------------------------------------------------
+
+# Letters of other alphabets that look like ours, and kana that are written in two ways.
+_ALIKE: Final = str.maketrans(
+    "авекмнорстухіјѕԁԛԝһӏѵαβεικνορτυχηɑɡıøł" + "ぁぃぅぇぉっゃゅょゎ",
+    "abekmhopctyxijsdqwhlvabeikvoptuxnagiol" + "あいうえおつやゆよわ",
+) | {katakana: katakana - 0x60 for katakana in range(0x30A1, 0x30F7)}
+# Spellings that phones and habit mix up: Nepali long and short vowels, nasal signs, s and b/v;
+# Burmese digits typed for letters and the dot below, often left out.
+_SPELLING: Final = str.maketrans(
+    "ीूईऊशषणव" + "၀၇" + "đ", "िुइउससनब" + "ဝရ" + "d", "\u0901\u0902\u093c\u1037"
+)
+_APOSTROPHES: Final = "'’‘`´ʼ＇"
+_PIECE: Final = regex.compile(
+    r"(?P<stop>[.!?](?=\s|$)|[。！？।॥။]|\n\s*\n)"
+    r"|(?P<pause>\.{2,}|[,;:，、；：၊…\n])"
+    # One letter with what hangs on it: accents, vowel signs, and invisible characters.
+    r"|.[[\p{M}\p{Cf}\p{Cc}\p{Cs}\uFF9E\uFF9F]--[\t\n\r]]*",
+    regex.VERSION1 | regex.DOTALL,
+)
+_KANA: Final = re.compile("[\u3041-\u30fa]")
+_REPEATED: Final = re.compile(r"([^\W\d_])\1{2,}")
+# A gap in a phrase spans four words, or twelve characters of a language without spaces.
+_GAP: Final = 12
+_WORD_COST: Final = 3
+# How far "…" at the end of an `unless` phrase reaches within its clause, in words.
+_REACH: Final = 40
+
+
+class _Word(NamedTuple):
+    forms: tuple[tuple[str, str], ...]  # (folded, as written); two when letters are repeated
+    start: int
+    end: int
+    cost: int
+    sentence: int
+    clause: int
+
+
+def _wide(letter: str) -> bool:
+    """Is it a letter of a script that is written without spaces?"""
+    return (
+        "\u1000" <= letter <= "\u109f"
+        or "\u3005" <= letter <= "\u3007"
+        or "\u3041" <= letter <= "\u30ff"
+        or "\u3400" <= letter <= "\u9fff"
+        or "\ua9e0" <= letter <= "\uaa7f"
+        or "\uf900" <= letter <= "\ufaff"
+        or letter >= "\U00020000"
+    )
+
+
+def _visible(letter: str) -> bool:
+    return letter in "\t\n\r" or unicodedata.category(letter) not in ("Cf", "Cc", "Cs")
+
+
+def _fold(text: str) -> str:
+    """Without Latin accents (Devanagari and Burmese signs are no accents) and usual misspellings.
+
+    Latin letters keep their number, so that :func:`_fewer_marks` can compare letter by letter.
+    """
+    return "".join(
+        # Latin only: kana and Hangul would come apart, too.
+        unicodedata.normalize("NFD", letter)[0]
+        if letter < "\u0370" or "\u1e00" <= letter <= "\u1eff"
+        else letter
+        for letter in text.translate(_SPELLING)
+    )
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _piece(piece: str) -> tuple[Literal["word", "wide", "nothing", "space"], str]:
+    """What one letter with its marks is, and how it reads."""
+    seen = "".join(filter(_visible, piece))
+    if not seen or seen in _APOSTROPHES:  # don't = dont
+        return "nothing", ""
+    read = unicodedata.normalize("NFKC", seen).casefold().translate(_ALIKE)
+    read = unicodedata.normalize("NFC", read)
+    if _wide(read[0]):
+        return "wide", read
+    if read[0].isalnum():
+        # An accent that does not combine with its Latin letter is only decoration.
+        return "word", read if read[0] >= "\u0370" else "".join(filter(str.isalnum, read))
+    return "space", ""
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _forms(word: str) -> tuple[tuple[str, str], ...]:
+    """The readings of a word: "heeelp" is "help" or "heelp", as "goood" is "god" or "good"."""
+    spellings = (word,)
+    if _REPEATED.search(word):
+        spellings = (_REPEATED.sub(r"\1", word), _REPEATED.sub(r"\1\1", word))
+    return tuple((_fold(spelling).removesuffix("\u094d"), spelling) for spelling in spellings)
+
+
+def _read(text: str) -> list[_Word]:
+    words: list[_Word] = []
+    letters: list[str] = []
+    start = end = sentence = clause = 0
+
+    def close() -> None:
+        if letters:
+            forms = _forms("".join(letters))
+            words.append(_Word(forms, start, end, _WORD_COST, sentence, clause))
+            letters.clear()
+
+    for match in _PIECE.finditer(text):
+        if mark := match.lastgroup:
+            close()
+            clause += 1
+            sentence += mark == "stop"
+            continue
+        kind, letter = _piece(match[0])
+        if kind == "word":
+            if not letters:
+                start = match.start()
+            letters.append(letter)
+            end = match.end()
+        elif kind != "nothing":
+            close()
+            if kind == "wide":
+                forms = _forms(letter)
+                words.append(_Word(forms, match.start(), match.end(), 1, sentence, clause))
+    close()
+    return words
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _marks(letter: str) -> frozenset[str]:
+    # đ does not decompose; hook and tilde are one sound in half of Vietnam and often exchanged.
+    if letter == "đ":
+        return frozenset("-")
+    return frozenset(unicodedata.normalize("NFD", letter)[1:].replace("\u0309", "\u0303"))
+
+
+def _fewer_marks(typed: str, phrase: str) -> bool:
+    """May ``typed`` stand for ``phrase``? "tu tử" may for "tự tử", "từ từ" (slowly) may not."""
+    return all(_marks(mine) <= _marks(yours) for mine, yours in zip(typed, phrase, strict=False))
+
+
+# --- The net of phrases ---------------------------------------------------------------------
+
+_Marks = Literal["any", "fewer", "same"]
+_Role = Literal["fires", "unless", "idiom", "break"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Phrase:
+    role: _Role
+    text: str
+    language: str
+    type: str = ""
+    before: bool = False  # an `unless` phrase that began with "…": silences its clause before it
+    after: bool = False
+
+
+class _Edge(NamedTuple):
+    spelling: str
+    marks: _Marks
+    node: _Node
+
+    def admits(self, written: str) -> bool:
+        if self.marks == "any" or written == self.spelling:
+            return True
+        return self.marks == "fewer" and _fewer_marks(written, self.spelling)
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A place inside phrases, and the words that lead on from it. All phrases start at one."""
+
+    words: dict[str, list[_Edge]] = field(default_factory=dict)
+    stems: dict[str, list[_Edge]] = field(default_factory=dict)  # "dipukul*"
+    stem_lengths: tuple[int, ...] = ()
+    skips: list[_Node] = field(default_factory=list)  # places reached without a word
+    gap: _Node | None = None  # the place behind a "…"
+    end: _Phrase | None = None
+
+    def lead(self, spelling: str, marks: _Marks, stem: bool, node: _Node) -> None:
+        """Let a word lead from here to ``node``."""
+        ((folded, _),) = _forms(spelling)
+        (self.stems if stem else self.words).setdefault(folded, []).append(
+            _Edge(spelling, marks, node)
+        )
+        if stem:
+            self.stem_lengths = tuple(sorted({*self.stem_lengths, len(folded)}))
+
+    def absorb(self, other: _Node) -> None:
+        """Begin with the words of another beginning, too."""
+        for mine, new in ((self.words, other.words), (self.stems, other.stems)):
+            for word, edges in new.items():
+                mine.setdefault(word, []).extend(edges)
+        self.stem_lengths = tuple(sorted({*self.stem_lengths, *other.stem_lengths}))
+
+    def walk(self, words: Sequence[_Word], at: int) -> Iterator[tuple[_Phrase, int]]:
+        """The phrases that can be read on from ``words[at]``, with the place behind them."""
+        if self.end:
+            yield self.end, at
+        for node in self.skips:
+            yield from node.walk(words, at)
+        if self.gap:
+            left, gone = _GAP, at
+            while left >= 0:
+                yield from self.gap.walk(words, gone)
+                if _sentence_ends(words, gone):
+                    break
+                left -= words[gone].cost
+                gone += 1
+        if at and _sentence_ends(words, at):
+            return
+        for folded, written in words[at].forms:
+            for edge in self.words.get(folded, ()):
+                if edge.admits(written):
+                    yield from edge.node.walk(words, at + 1)
+            for length in self.stem_lengths:
+                for edge in self.stems.get(folded[:length], ()):
+                    if edge.admits(written[:length]):
+                        yield from edge.node.walk(words, at + 1)
+
+
+def _sentence_ends(words: Sequence[_Word], at: int) -> bool:
+    """Is there no word of the same sentence at this place, behind the word before it?"""
+    return at == len(words) or words[at - 1].sentence != words[at].sentence
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split at ``separator`` outside brackets; ``ValueError`` when brackets do not pair."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth < 0:
+            break
+        if letter == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if depth:
+        raise ValueError("has a bracket without its partner: write (a|b)")
+    return parts
+
+
+def _group(chunk: str) -> list[str] | None:
+    """The branches of ``(a|b)``; nothing when the chunk is anything else."""
+    if not chunk.startswith("(") or not chunk.endswith(")"):
+        return None
+    try:
+        return _split(chunk[1:-1], "|")
+    except ValueError:  # "(a|b)c(d|e)"
+        return None
+
+
+def _spell_out(chunk: str) -> list[str]:
+    """Every reading of a word with brackets in it: kill(s|ed)."""
+    head, bracket, rest = chunk.partition("(")
+    if not bracket:
+        return [chunk]
+    depth = 1
+    for place, letter in enumerate(rest):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            break
+    branches = [inner for branch in _split(rest[:place], "|") for inner in _spell_out(branch)]
+    tails = _spell_out(rest[place + 1 :])
+    return [head + branch + tail for branch in branches for tail in tails]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _chunk(chunk: str) -> tuple[_Word, ...]:
+    return tuple(_read(chunk))
+
+
+@dataclass(frozen=True, slots=True)
+class _Weaver:
+    """Lays one phrase into the net; ``ValueError`` says what is wrong with the phrase."""
+
+    root: _Node
+    marks: _Marks
+    spaced: bool
+
+    def weave(self, text: str, source: _Node, target: _Node) -> int:
+        """Lead from ``source`` to ``target`` by ``text``; how many letters that takes at least."""
+        text = text.replace("…", " … ")
+        if not self.spaced:  # brackets stand between letters, each of which is a word
+            text = re.sub(r"(?<!\|)(?<!\()\((?=.)", " (", text)
+            text = re.sub(r"\)(?![|)])", ") ", text)
+        chunks = [chunk for chunk in _split(text, " ") if chunk]
+        if len(_split(text, "|")) > 1:
+            raise ValueError("has a | outside brackets: write (a|b)")
+        letters = 0
+        for place, chunk in enumerate(chunks):
+            last = place == len(chunks) - 1
+            branches = _group(chunk)
+            if branches is None and "(" in chunk:
+                branches = _spell_out(chunk)
+            if chunk == "…":
+                source.gap = node = _Node()
+            elif branches is None:
+                node = target if last else _Node()
+                letters += self._words(chunk, source, node)
+            else:
+                node = target if last else _Node()
+                full = [branch for branch in branches if branch.strip()]
+                if not full:
+                    raise ValueError("has brackets with nothing inside: write (a|b)")
+                least = min(self.weave(branch, source, node) for branch in full)
+                if len(full) < len(branches):
+                    if source is self.root:  # nothing may lead on from the root without a word
+                        return min(
+                            letters + self._rest(chunks[place + 1 :], node, target, last) + least,
+                            self.weave(" ".join(chunks[place + 1 :]), source, target),
+                        )
+                    source.skips.append(node)
+                    least = 0
+                letters += least
+            source = node
+        if source is not target:
+            raise ValueError("is empty, or a gap is at its end: write words there")
+        return letters
+
+    def _rest(self, chunks: Sequence[str], source: _Node, target: _Node, last: bool) -> int:
+        return 0 if last else self.weave(" ".join(chunks), source, target)
+
+    def _words(self, chunk: str, source: _Node, target: _Node) -> int:
+        words = _chunk(chunk.removesuffix("*"))
+        stem = chunk.endswith("*")
+        if not words or "*" in chunk[:-1]:
+            raise ValueError(f"has {chunk!r}, which is no word: a * only ends a word, as in word*")
+        if strange := re.search(r"[][{}+?!.,;:\\\\/^$。、！？]", chunk):
+            raise ValueError(f"has {strange[0]!r}: take it away; (a|) is how to write 'perhaps a'")
+        if unicodedata.category(chunk[0]).startswith("M"):
+            raise ValueError(f"has {chunk!r}, which begins inside a letter: repeat the whole letter")
+        if stem and words[-1].cost < _WORD_COST:
+            raise ValueError("has a * where none is needed: leave it out")
+        for word in words:
+            node = target if word is words[-1] else _Node()
+            for _, spelling in word.forms:
+                source.lead(spelling, self.marks, stem and word is words[-1], node)
+            source = node
+        return sum(len(word.forms[0][0]) for word in words)
+
+
+def _plant(root: _Node, phrase: _Phrase, variants: Mapping[int, str]) -> None:
+    """Hang a phrase in the net; ``ValueError`` says what is wrong with it."""
+    text = phrase.text.strip().replace("...", "…").translate(variants)
+    marks: _Marks = "any"
+    if text.startswith("="):
+        marks, text = "same", text[1:]
+    elif phrase.language == "vi":
+        marks = "fewer"
+    if phrase.role == "unless":
+        text = text.strip("… ")
+    own = _Node()
+    weaver = _Weaver(own, marks, phrase.language not in ("ja", "zh", "my"))
+    if weaver.weave(text, own, _Node(end=phrase)) < 2 and phrase.role != "break":
+        raise ValueError("can be a single letter or nothing: write a longer phrase")
+    if own.gap:
+        raise ValueError("begins with a gap: take the … away")
+    root.absorb(own)
+
+
+# --- The file -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    place: str
+    type: str
+    language: str
+    fires: tuple[str, ...]
+    silent: tuple[str, ...]
+
+
+class RiskLexicon:
+    """The word list, ready to search. Make one with :meth:`load` and share it between threads."""
+
+    def __init__(
+        self,
+        types: Mapping[str, RiskType],
+        entries: Sequence[_Entry],
+        root: _Node,
+        variants: Mapping[int, str],
+    ) -> None:
+        self.types = types
+        self._order = {name: number for number, name in enumerate(types)}
+        self._entries = entries
+        self._root = root
+        self._variants = dict(variants)
+
+    @classmethod
+    def load(cls, path: Path) -> RiskLexicon:
+        """Read the file; :class:`RiskFileError` lists every mistake in it, not only the first."""
+        return _File(path).lexicon()
+
+    def find(self, text: str) -> Risk:
+        """What the message speaks of. Never raises, whatever the string."""
+        words = _read(text.translate(self._variants))
+        fired: list[tuple[_Phrase, int, int]] = []
+        spoken: list[tuple[_Phrase, int, int]] = []  # what may silence
+        opens = {
+            place
+            for place, (before, word) in enumerate(itertools.pairwise(words), start=1)
+            if before.clause != word.clause
+        }
+        for start in range(len(words)):
+            for phrase, end in set(self._root.walk(words, start)):
+                if phrase.role == "fires":
+                    fired.append((phrase, start, end))
+                elif phrase.role == "break":
+                    opens.add(start)
+                else:
+                    spoken.append((phrase, start, end))
+        if not fired:
+            return Risk("none", (), ())
+        silenced = _silenced(spoken, opens, len(words))
+        idle: frozenset[int] = frozenset()
+        best: dict[_Phrase, tuple[int, int]] = {}
+        for phrase, start, end in fired:
+            places = range(start, end)
+            if phrase.language == "zh" and _KANA.search(text, words[start].start, words[end - 1].end):
+                continue  # Japanese that shares the characters
+            if phrase not in best and all(
+                silenced.get(name, idle).isdisjoint(places) for name in ("", phrase.type)
+            ):
+                best[phrase] = start, end
+        evidence = self._evidence(text, words, best)
+        types = tuple(dict.fromkeys(item.type for item in evidence))
+        levels = {self.types[name].level for name in types}
+        level: RiskLevel = (
+            "emergency" if "emergency" in levels else "high" if "high" in levels else "none"
+        )
+        return Risk(level, types, evidence)
+
+    def _evidence(
+        self, text: str, words: Sequence[_Word], found: Mapping[_Phrase, tuple[int, int]]
+    ) -> tuple[Evidence, ...]:
+        """Where each phrase stands first, without those inside a longer one of the same type."""
+        spans = sorted(
+            (self._order[phrase.type], words[start].start, -words[end - 1].end, number, phrase)
+            for number, (phrase, (start, end)) in enumerate(found.items())
+        )
+        kept: list[Evidence] = []
+        for _, start, minus_end, _, phrase in spans:
+            last = kept[-1] if kept else None
+            if last is None or last.type != phrase.type or -minus_end > last.end:
+                matched = text[start:-minus_end]
+                kept.append(
+                    Evidence(phrase.type, phrase.language, phrase.text, matched, start, -minus_end)
+                )
+        return tuple(kept)
+
+    def check(self) -> list[str]:
+        """Try every example of the file, and look for pairs of type and language without entry."""
+        problems = []
+        for entry in self._entries:
+            for kind, examples in (("fires", entry.fires), ("silent", entry.silent)):
+                for example in examples:
+                    found = self.find(example)
+                    if (entry.type in found.types) == (kind == "fires"):
+                        continue
+                    seen = next((e for e in found.evidence if e.type == entry.type), None)
+                    reason = (
+                        f"{seen.language} phrase {seen.phrase!r} fires on {seen.matched!r}: narrow "
+                        "it or add to 'unless'"
+                        if seen
+                        else "no phrase of this type fires: add one to 'phrases'"
+                    )
+                    problems.append(f"{entry.place}: {kind}: {example!r}: {reason}")
+        present = {(entry.type, entry.language) for entry in self._entries}
+        problems += [
+            f"no entry for type {name}, language {language}: add one"
+            for name, language in itertools.product(self.types, LANGUAGES)
+            if (name, language) not in present
+        ]
+        return problems
+
+
+def _silenced(
+    spoken: Sequence[tuple[_Phrase, int, int]], opens: set[int], length: int
+) -> dict[str, frozenset[int]]:
+    """By type ("" for every type): the places of the words that cannot fire."""
+    places: dict[str, set[int]] = {}
+    for phrase, start, end in spoken:
+        low, high = start, end
+        while phrase.before and low > 0 and low not in opens and start - low < _REACH:
+            low -= 1
+        while phrase.after and high < length and high not in opens and high - end < _REACH:
+            high += 1
+        places.setdefault(phrase.type, set()).update(range(low, high))
+    return {name: frozenset(found) for name, found in places.items()}
+
+
+class _File:
+    """One reading of the YAML file, which collects its mistakes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[str] = []
+
+    def lexicon(self) -> RiskLexicon:
+        data, lines = self._parse()
+        self._known(str(self.path), data, "types", "entries", "characters", "idioms", "breaks")
+        variants = self._variants(data.get("characters", []))
+        types = self._types(data.get("types"))
+        root = _Node()
+        for key, role in (("idioms", "idiom"), ("breaks", "break")):
+            for language, phrases in self._mapping(key, data.get(key, {})).items():
+                self._language(key, language)
+                for text in self._strings(f"{key}: {language}", {key: phrases}, key):
+                    self._plant(root, variants, key, _Phrase(cast(_Role, role), text, language))
+        entries = self._entries(data.get("entries"), lines, types, root, variants)
+        if self.problems:
+            raise RiskFileError(self.problems)
+        return RiskLexicon(types, entries, root, variants)
+
+    def _parse(self) -> tuple[dict[str, Any], list[int]]:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(self.path.read_text("utf-8"))
+        try:
+            node = loader.get_single_node()
+            data = loader.construct_document(node) if node else None
+        except yaml.YAMLError as error:
+            raise RiskFileError([f"{self.path}: not YAML: {error}"]) from error
+        finally:
+            loader.dispose()
+        if not isinstance(data, dict):
+            raise RiskFileError([f"{self.path}: must hold 'types:' and 'entries:'"])
+        lines: list[int] = []
+        for key, value in node.value:
+            if key.value == "entries" and isinstance(value, yaml.SequenceNode):
+                lines = [item.start_mark.line + 1 for item in value.value]
+        return data, lines
+
+    def _say(self, place: str, problem: str) -> None:
+        self.problems.append(f"{self.path}: {place}: {problem}")
+
+    def _known(self, place: str, mapping: Mapping[str, object], *keys: str) -> None:
+        for key in mapping:
+            if key not in keys:
+                self._say(place, f"{key}: unknown key; use {', '.join(keys)}")
+
+    def _mapping(self, place: str, value: object) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        self._say(place, "must be a mapping of keys to values")
+        return {}
+
+    def _strings(
+        self, place: str, mapping: Mapping[str, Any], key: str, *, needed: bool = True
+    ) -> tuple[str, ...]:
+        values = mapping.get(key, [])
+        if not isinstance(values, list) or (needed and not values):
+            self._say(place, f"{key}: must be a list with at least one text")
+            return ()
+        for value in values:
+            if not isinstance(value, str) or not value.strip():
+                self._say(place, f"{key}: {value!r} is no text: write words, in quotes if need be")
+        return tuple(value for value in values if isinstance(value, str) and value.strip())
+
+    def _language(self, place: str, language: object) -> None:
+        if language not in LANGUAGES:
+            self._say(place, f"language: {language!r} is unknown; use {', '.join(LANGUAGES)}")
+
+    def _variants(self, groups: object) -> dict[int, str]:
+        variants: dict[int, str] = {}
+        for group in groups if isinstance(groups, list) else ["?"]:
+            if not isinstance(group, str) or len(group) < 2:
+                self._say("characters", f"{group!r}: write two or more letters, the usual one last")
+                continue
+            variants |= {ord(letter): group[-1] for letter in group[:-1]}
+        return variants
+
+    def _types(self, value: object) -> dict[str, RiskType]:
+        types = {}
+        for name, given in self._mapping("types", value).items():
+            place = f"types: {name}"
+            given = self._mapping(place, given)
+            self._known(place, given, "level", "severity", "name", "text")
+            if given.get("level") not in ("emergency", "high"):
+                self._say(place, "level: write emergency or high")
+            if given.get("severity") not in ("S0", "S1", "S2"):
+                self._say(place, "severity: write S0, S1 or S2")
+            names = self._mapping(f"{place}: name", given.get("name"))
+            if not all(isinstance(names.get(language), str) for language in ("en", "ja")):
+                self._say(place, "name: write it in en and in ja")
+            text = given.get("text")
+            if not isinstance(text, str) or not re.fullmatch(r"[a-z_]+\.[a-z_]+", text):
+                self._say(place, "text: write the id of a text, such as emergency.violence")
+            types[name] = RiskType(
+                name,
+                cast(Literal["emergency", "high"], given.get("level")),
+                cast(Literal["S0", "S1", "S2"], given.get("severity")),
+                names,
+                str(text),
+            )
+        return types
+
+    def _entries(
+        self,
+        value: object,
+        lines: Sequence[int],
+        types: Mapping[str, RiskType],
+        root: _Node,
+        variants: Mapping[int, str],
+    ) -> list[_Entry]:
+        if not isinstance(value, list):
+            self._say("entries", "must be a list that starts each entry with '- type:'")
+            return []
+        entries: list[_Entry] = []
+        seen: dict[tuple[str, str], str] = {}
+        for number, (given, line) in enumerate(zip(value, lines, strict=True), start=1):
+            place = f"entry {number} (line {line})"
+            given = self._mapping(place, given)
+            if not given:
+                continue
+            name, language = str(given.get("type")), str(given.get("language"))
+            place += f" {name}/{language}"
+            self._known(
+                place, given, "type", "language", "phrases", "unless", "fires", "silent", "note"
+            )
+            if name not in types:
+                self._say(place, f"type: {name!r} is unknown; use {', '.join(types)}")
+            self._language(place, language)
+            if first := seen.get((name, language)):
+                self._say(place, f"language: written twice; add to {first} instead")
+            seen[name, language] = place
+            for text in self._strings(place, given, "phrases"):
+                if text.strip().startswith("…") or text.strip().endswith("…"):
+                    self._say(place, f"phrases: {text!r} has … at its end: take it away")
+                phrase = _Phrase("fires", text, language, name)
+                self._plant(root, variants, f"{place}: phrases", phrase)
+            for text in self._strings(place, given, "unless", needed=False):
+                ends = text.strip().startswith("…"), text.strip().endswith("…")
+                phrase = _Phrase("unless", text, language, name, *ends)
+                self._plant(root, variants, f"{place}: unless", phrase)
+            fires = self._strings(place, given, "fires")
+            silent = self._strings(place, given, "silent")
+            entries.append(_Entry(f"{self.path}: {place}", name, language, fires, silent))
+        return entries
+
+    def _plant(
+        self, root: _Node, variants: Mapping[int, str], place: str, phrase: _Phrase
+    ) -> None:
+        try:
+            _plant(root, phrase, variants)
+        except ValueError as error:
+            self._say(place, f"{phrase.text!r} {error}")
