@@ -15,8 +15,8 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -223,8 +223,8 @@ class _Phrase:
 
 
 class _Edge(NamedTuple):
-    spelling: str
     marks: _Marks
+    spelling: str  # empty when marks do not matter
     node: _Node
 
     def admits(self, written: str) -> bool:
@@ -233,57 +233,84 @@ class _Edge(NamedTuple):
         return self.marks == "fewer" and _fewer_marks(written, self.spelling)
 
 
-@dataclass(slots=True, eq=False)
 class _Node:
     """A place inside phrases, and the words that lead on from it. All phrases start at one."""
 
-    words: dict[str, list[_Edge]] = field(default_factory=dict)
-    stems: dict[str, list[_Edge]] = field(default_factory=dict)  # "dipukul*"
-    stem_lengths: tuple[int, ...] = ()
-    skips: list[_Node] = field(default_factory=list)  # places reached without a word
-    gap: _Node | None = None  # the place behind a "…"
-    end: _Phrase | None = None
+    __slots__ = ("ends", "gap", "skips", "stem_lengths", "stems", "words")
 
-    def lead(self, spelling: str, marks: _Marks, stem: bool, node: _Node) -> None:
-        """Let a word lead from here to ``node``."""
-        ((folded, _),) = _forms(spelling)
-        (self.stems if stem else self.words).setdefault(folded, []).append(
-            _Edge(spelling, marks, node)
-        )
+    def __init__(self, end: _Phrase | None = None) -> None:
+        self.words: dict[str, Sequence[_Edge]] = {}
+        self.stems: dict[str, Sequence[_Edge]] = {}  # "dipukul*"
+        self.stem_lengths: tuple[int, ...] = ()
+        self.skips: list[_Node] = []  # places reached without a word
+        self.gap: _Node | None = None  # the place behind a "…"
+        self.ends: list[_Phrase] = [end] if end else []
+
+    def lead(self, word: str, stem: bool, edge: _Edge) -> None:
+        """Let a folded word lead from here along the edge."""
+        edges = self.stems if stem else self.words
+        edges[word] = [*edges.get(word, ()), edge]
         if stem:
-            self.stem_lengths = tuple(sorted({*self.stem_lengths, len(folded)}))
+            self.stem_lengths = tuple(sorted({*self.stem_lengths, len(word)}))
 
     def absorb(self, other: _Node) -> None:
-        """Begin with the words of another beginning, too."""
+        """Lead on to wherever another place leads, too."""
         for mine, new in ((self.words, other.words), (self.stems, other.stems)):
             for word, edges in new.items():
-                mine.setdefault(word, []).extend(edges)
-        self.stem_lengths = tuple(sorted({*self.stem_lengths, *other.stem_lengths}))
+                mine[word] = [*mine[word], *edges] if word in mine else edges
+        if other.stem_lengths:
+            self.stem_lengths = tuple(sorted({*self.stem_lengths, *other.stem_lengths}))
+        for node in other.skips:
+            self.absorb(node)
+        if other.gap:
+            gap = _Node()
+            for node in (self.gap, other.gap):
+                if node:
+                    gap.absorb(node)
+            self.gap = gap
+        self.ends += other.ends
 
-    def walk(self, words: Sequence[_Word], at: int) -> Iterator[tuple[_Phrase, int]]:
-        """The phrases that can be read on from ``words[at]``, with the place behind them."""
-        if self.end:
-            yield self.end, at
+    def walk(self, words: Sequence[_Word], at: int, found: set[tuple[_Phrase, int]]) -> None:
+        """Add the phrases that can be read on from ``words[at]``, with the place behind them."""
+        for phrase in self.ends:
+            found.add((phrase, at))
         for node in self.skips:
-            yield from node.walk(words, at)
+            node.walk(words, at, found)
         if self.gap:
             left, gone = _GAP, at
             while left >= 0:
-                yield from self.gap.walk(words, gone)
+                self.gap.walk(words, gone, found)
                 if _sentence_ends(words, gone):
                     break
                 left -= words[gone].cost
                 gone += 1
-        if at and _sentence_ends(words, at):
+        if at == len(words) or (at and words[at - 1].sentence != words[at].sentence):
             return
         for folded, written in words[at].forms:
-            for edge in self.words.get(folded, ()):
-                if edge.admits(written):
-                    yield from edge.node.walk(words, at + 1)
+            if folded in self.words:
+                for edge in _merged(self.words, folded):
+                    if edge.admits(written):
+                        edge.node.walk(words, at + 1, found)
             for length in self.stem_lengths:
-                for edge in self.stems.get(folded[:length], ()):
-                    if edge.admits(written[:length]):
-                        yield from edge.node.walk(words, at + 1)
+                if folded[:length] in self.stems:
+                    for edge in _merged(self.stems, folded[:length]):
+                        if edge.admits(written[:length]):
+                            edge.node.walk(words, at + 1, found)
+
+
+def _merged(edges: dict[str, Sequence[_Edge]], word: str) -> Sequence[_Edge]:
+    """The edges of a word, one for each spelling.
+
+    Hundreds of phrases begin with "my" or with one character. Walking them side by side would be
+    slow, merging everything beforehand too; so a word's edges are merged when it is first met.
+    """
+    raw = edges[word]
+    if isinstance(raw, list) and len(raw) > 1:
+        nodes: dict[tuple[_Marks, str], _Node] = {}
+        for marks, spelling, node in raw:
+            nodes.setdefault((marks, spelling), _Node()).absorb(node)
+        raw = edges[word] = tuple(_Edge(*key, node) for key, node in nodes.items())
+    return raw
 
 
 def _sentence_ends(words: Sequence[_Word], at: int) -> bool:
@@ -293,15 +320,19 @@ def _sentence_ends(words: Sequence[_Word], at: int) -> bool:
 
 def _split(text: str, separator: str) -> list[str]:
     """Split at ``separator`` outside brackets; ``ValueError`` when brackets do not pair."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if depth < 0:
-            break
-        if letter == separator and depth == 0:
-            parts.append("")
+    if "(" not in text and ")" not in text:
+        return text.split(separator)
+    parts: list[str] = []
+    depth = 0
+    for piece in text.split(separator):
+        if depth:
+            parts[-1] += separator + piece
         else:
-            parts[-1] += letter
+            parts.append(piece)
+        for bracket in re.findall(r"[()]", piece):
+            depth += 1 if bracket == "(" else -1
+            if depth < 0:
+                raise ValueError("has a bracket without its partner: write (a|b)")
     if depth:
         raise ValueError("has a bracket without its partner: write (a|b)")
     return parts
@@ -322,19 +353,29 @@ def _spell_out(chunk: str) -> list[str]:
     head, bracket, rest = chunk.partition("(")
     if not bracket:
         return [chunk]
-    depth = 1
-    for place, letter in enumerate(rest):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            break
-    branches = [inner for branch in _split(rest[:place], "|") for inner in _spell_out(branch)]
-    tails = _spell_out(rest[place + 1 :])
+    depth = end = 0
+    while depth >= 0:
+        depth += {"(": 1, ")": -1}.get(rest[end], 0)
+        end += 1
+    branches = [inner for branch in _split(rest[: end - 1], "|") for inner in _spell_out(branch)]
+    tails = _spell_out(rest[end:])
     return [head + branch + tail for branch in branches for tail in tails]
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _chunk(chunk: str) -> tuple[_Word, ...]:
-    return tuple(_read(chunk))
+def _literal(chunk: str) -> tuple[tuple[tuple[tuple[str, str], ...], bool], ...]:
+    """A chunk without brackets as words: their forms, and whether it is a stem ("word*")."""
+    stem = chunk.endswith("*")
+    words = _read(chunk.removesuffix("*"))
+    if not words or "*" in chunk[:-1]:
+        raise ValueError(f"has {chunk!r}, which is no word: a * only ends a word, as in word*")
+    if strange := re.search(r"[][{}+?!.,;:\\/^$。、！？]", chunk):
+        raise ValueError(f"has {strange[0]!r}: take it away; (a|) is how to write 'perhaps a'")
+    if unicodedata.category(chunk[0]).startswith("M"):
+        raise ValueError(f"has {chunk!r}, which begins inside a letter: repeat the whole letter")
+    if stem and words[-1].cost < _WORD_COST:
+        raise ValueError("has a * where none is needed: leave it out")
+    return tuple((word.forms, stem and word is words[-1]) for word in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,64 +388,49 @@ class _Weaver:
 
     def weave(self, text: str, source: _Node, target: _Node) -> int:
         """Lead from ``source`` to ``target`` by ``text``; how many letters that takes at least."""
-        text = text.replace("…", " … ")
         if not self.spaced:  # brackets stand between letters, each of which is a word
-            text = re.sub(r"(?<!\|)(?<!\()\((?=.)", " (", text)
+            text = re.sub(r"(?<![|(])\((?=.)", " (", text)
             text = re.sub(r"\)(?![|)])", ") ", text)
-        chunks = [chunk for chunk in _split(text, " ") if chunk]
-        if len(_split(text, "|")) > 1:
+        chunks = [chunk for chunk in _split(text.replace("…", " … "), " ") if chunk]
+        if "|" in text and len(_split(text, "|")) > 1:
             raise ValueError("has a | outside brackets: write (a|b)")
         letters = 0
-        for place, chunk in enumerate(chunks):
-            last = place == len(chunks) - 1
+        for place, chunk in enumerate(chunks, start=1):
+            node = target if place == len(chunks) else _Node()
             branches = _group(chunk)
             if branches is None and "(" in chunk:
                 branches = _spell_out(chunk)
             if chunk == "…":
                 source.gap = node = _Node()
             elif branches is None:
-                node = target if last else _Node()
                 letters += self._words(chunk, source, node)
             else:
-                node = target if last else _Node()
                 full = [branch for branch in branches if branch.strip()]
                 if not full:
                     raise ValueError("has brackets with nothing inside: write (a|b)")
                 least = min(self.weave(branch, source, node) for branch in full)
-                if len(full) < len(branches):
-                    if source is self.root:  # nothing may lead on from the root without a word
-                        return min(
-                            letters + self._rest(chunks[place + 1 :], node, target, last) + least,
-                            self.weave(" ".join(chunks[place + 1 :]), source, target),
-                        )
+                if len(full) == len(branches):
+                    letters += least
+                elif source is self.root:  # nothing may lead on from the root without a word
+                    rest = " ".join(chunks[place:])
+                    with_it = 0 if node is target else self.weave(rest, node, target)
+                    return min(least + with_it, self.weave(rest, source, target))
+                else:
                     source.skips.append(node)
-                    least = 0
-                letters += least
             source = node
         if source is not target:
             raise ValueError("is empty, or a gap is at its end: write words there")
         return letters
 
-    def _rest(self, chunks: Sequence[str], source: _Node, target: _Node, last: bool) -> int:
-        return 0 if last else self.weave(" ".join(chunks), source, target)
-
     def _words(self, chunk: str, source: _Node, target: _Node) -> int:
-        words = _chunk(chunk.removesuffix("*"))
-        stem = chunk.endswith("*")
-        if not words or "*" in chunk[:-1]:
-            raise ValueError(f"has {chunk!r}, which is no word: a * only ends a word, as in word*")
-        if strange := re.search(r"[][{}+?!.,;:\\\\/^$。、！？]", chunk):
-            raise ValueError(f"has {strange[0]!r}: take it away; (a|) is how to write 'perhaps a'")
-        if unicodedata.category(chunk[0]).startswith("M"):
-            raise ValueError(f"has {chunk!r}, which begins inside a letter: repeat the whole letter")
-        if stem and words[-1].cost < _WORD_COST:
-            raise ValueError("has a * where none is needed: leave it out")
-        for word in words:
-            node = target if word is words[-1] else _Node()
-            for _, spelling in word.forms:
-                source.lead(spelling, self.marks, stem and word is words[-1], node)
+        words = _literal(chunk)
+        for place, (forms, stem) in enumerate(words, start=1):
+            node = target if place == len(words) else _Node()
+            for folded, spelling in forms:
+                edge = _Edge(self.marks, "" if self.marks == "any" else spelling, node)
+                source.lead(folded, stem, edge)
             source = node
-        return sum(len(word.forms[0][0]) for word in words)
+        return sum(len(forms[0][0]) for forms, _ in words)
 
 
 def _plant(root: _Node, phrase: _Phrase, variants: Mapping[int, str]) -> None:
@@ -419,7 +445,7 @@ def _plant(root: _Node, phrase: _Phrase, variants: Mapping[int, str]) -> None:
         text = text.strip("… ")
     own = _Node()
     weaver = _Weaver(own, marks, phrase.language not in ("ja", "zh", "my"))
-    if weaver.weave(text, own, _Node(end=phrase)) < 2 and phrase.role != "break":
+    if weaver.weave(text, own, _Node(phrase)) < 2 and phrase.role != "break":
         raise ValueError("can be a single letter or nothing: write a longer phrase")
     if own.gap:
         raise ValueError("begins with a gap: take the … away")
@@ -470,7 +496,9 @@ class RiskLexicon:
             if before.clause != word.clause
         }
         for start in range(len(words)):
-            for phrase, end in set(self._root.walk(words, start)):
+            found: set[tuple[_Phrase, int]] = set()
+            self._root.walk(words, start, found)
+            for phrase, end in found:
                 if phrase.role == "fires":
                     fired.append((phrase, start, end))
                 elif phrase.role == "break":
@@ -484,7 +512,8 @@ class RiskLexicon:
         best: dict[_Phrase, tuple[int, int]] = {}
         for phrase, start, end in fired:
             places = range(start, end)
-            if phrase.language == "zh" and _KANA.search(text, words[start].start, words[end - 1].end):
+            span = words[start].start, words[end - 1].end
+            if phrase.language == "zh" and _KANA.search(text, *span):
                 continue  # Japanese that shares the characters
             if phrase not in best and all(
                 silenced.get(name, idle).isdisjoint(places) for name in ("", phrase.type)
@@ -704,9 +733,7 @@ class _File:
             entries.append(_Entry(f"{self.path}: {place}", name, language, fires, silent))
         return entries
 
-    def _plant(
-        self, root: _Node, variants: Mapping[int, str], place: str, phrase: _Phrase
-    ) -> None:
+    def _plant(self, root: _Node, variants: Mapping[int, str], place: str, phrase: _Phrase) -> None:
         try:
             _plant(root, phrase, variants)
         except ValueError as error:
