@@ -57,6 +57,7 @@ COMPARED = {
     "p50_ms": "answer p50, ms",
     "p95_ms": "answer p95, ms",
     "cpu_ms": "CPU per message, ms",
+    "own_cpu_ms": "… of it outside the Rasa beside it",
     "peak_mb": "peak memory, MB",
     "unanswered": "without an answer",
 }
@@ -116,6 +117,7 @@ class _Tally:
 
     seconds: float = 0.0
     cpu: float | None = 0.0
+    own: float = 0.0
     latencies: list[float] = field(default_factory=list)
     unanswered: int = 0
 
@@ -127,6 +129,7 @@ class _Tally:
             "p50_ms": latency["p50"],
             "p95_ms": latency["p95"],
             "cpu_ms": None if self.cpu is None else 1000 * self.cpu / count,
+            "own_cpu_ms": None if self.cpu is None else 1000 * self.own / count,
             "peak_mb": None if memory is None else memory / 1e6,
             "unanswered": float(self.unanswered),
         }
@@ -331,6 +334,7 @@ async def _slice(server: Server, asked: Sequence[Question], tally: _Tally) -> No
         tally.cpu = None
     else:
         tally.cpu += end.cpu - start.cpu
+        tally.own += end.own - start.own
 
 
 async def _timed(work: Awaitable[object]) -> float:

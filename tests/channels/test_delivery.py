@@ -214,6 +214,17 @@ async def test_a_call_never_carries_more_than_the_channel_can(
     assert {reply.state for reply in replies(database)} == {"sent"}
 
 
+async def test_a_reply_that_has_left_does_not_leave_again_with_the_next(database: Database) -> None:
+    queue(database, Line(LONG), Line(LONG))
+    peer = Peer(None, TemporarySendError("down"), chars=100, group=4)
+    await deliver_due(database, peer)
+    assert [reply.state for reply in replies(database)] == ["sent", "queued"]
+    in_an_hour(database)
+    await deliver_due(database, peer)
+    keys = [message.key for message in peer.sent]
+    assert len(keys) == len(set(keys)) == 6
+
+
 NUMBERED = f"{TWO.body}\n\nAnswer with a number:\n1. Yes\n2. No"
 
 

@@ -4,6 +4,7 @@ Time is never waited for: a lapsed lease or a due retry is made by moving its ti
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -128,6 +129,15 @@ def own_vault() -> Iterator[None]:
     use_vault(before)
 
 
+@pytest.fixture
+def several_writers(fresh_postgres: str) -> Iterator[Database]:
+    """PostgreSQL, where two transactions can be open at once."""
+    opened = Database(fresh_postgres)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
 # -- a message is written down once, in order ------------------------------------------------------
 
 
@@ -138,11 +148,32 @@ def test_a_redelivery_is_the_same_message(database: Database) -> None:
     assert [row.body for row in rows(database, Message)] == ["one"]
 
 
-def test_twenty_redeliveries_at_once_are_one_message_of_one_person(database: Database) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["a stranger's", "a known worker's"])
+def test_twenty_redeliveries_at_once_are_one_message_of_one_person(
+    database: Database, known: bool
+) -> None:
+    if known:
+        heard(database, "m0")
     receipts = together([lambda: heard(database)] * 20)
     assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 19
     assert len({receipt.message_id for receipt in receipts}) == 1
-    assert [count(database, t) for t in (Message, Conversation, Contact)] == [1, 1, 1]
+    assert [count(database, t) for t in (Message, Conversation, Contact)] == [1 + known, 1, 1]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a stranger's", "a known worker's"])
+def test_a_redelivery_waits_for_the_first_delivery(several_writers: Database, known: bool) -> None:
+    """…that another process has begun to write down; then it is known."""
+    if known:
+        heard(several_writers, "m0")
+    waiting = text("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")
+    with Session(several_writers._writer) as first, ThreadPoolExecutor(1) as pool:
+        receipt = accept(first, message("m1"))
+        again = pool.submit(heard, several_writers, "m1")
+        while not several_writers.write_now(lambda s: s.scalar(waiting)) and not again.done():
+            time.sleep(0.01)
+        first.commit()
+        assert again.result() == Accepted(receipt.message_id, duplicate=True)
+    assert count(several_writers, Contact) == 1
 
 
 def test_twenty_first_messages_at_once_are_of_one_person(database: Database) -> None:
@@ -217,7 +248,7 @@ def test_two_claimers_never_share_a_conversation(database: Database) -> None:
 
     def claim_all() -> list[Lease]:
         mine: list[Lease] = []
-        while len(some := taken(database, 3)):
+        while len(mine) < 40 and (some := taken(database, 3)):
             mine += some
         return mine
 
@@ -272,6 +303,16 @@ def test_a_renewed_lease_is_kept(database: Database) -> None:
     database.write_now(renew, [lease])
     assert taken(database) == []
     assert database.write_now(load, lease, 20) is not None
+
+
+def test_a_lease_that_was_given_back_is_not_renewed(database: Database) -> None:
+    """…by a renewal that was under way: the next message would wait until it lapses."""
+    heard(database, "m1")
+    [lease] = taken(database)
+    assert not answered(database, lease)
+    database.write_now(renew, [lease])
+    heard(database, "m2")
+    assert len(taken(database)) == 1
 
 
 def test_work_of_a_dead_worker_is_taken_up_when_its_lease_lapses(database: Database) -> None:
@@ -392,15 +433,6 @@ def test_a_retry_is_claimed_only_when_its_time_has_come(database: Database) -> N
     assert [(r.id, r.attempts) for r in work.replies] == [(reply, 1)]
 
 
-@pytest.fixture
-def several_writers(fresh_postgres: str) -> Iterator[Database]:
-    """PostgreSQL, where two transactions can be open at once."""
-    opened = Database(fresh_postgres)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
 def test_what_is_said_while_a_worker_settles_is_sent(several_writers: Database) -> None:
     """The sweep has read a conversation without its lock; a worker then finds nothing to do."""
     heard(several_writers)
@@ -419,9 +451,9 @@ def test_erasing_stops_a_worker_that_just_began(several_writers: Database) -> No
     """The sweep has read a conversation; a worker then claims it; then it is erased."""
     heard(several_writers)
     with Session(several_writers._writer) as sweep:
-        contact = sweep.get_one(Conversation, 1).contact_id
+        conversation = sweep.get_one(Conversation, 1)
         [lease] = taken(several_writers)
-        erase(sweep, contact)
+        erase(sweep, conversation.contact_id)
         sweep.commit()
     with pytest.raises(LeaseLostError):
         several_writers.write_now(hold, lease)

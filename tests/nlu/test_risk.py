@@ -1,9 +1,26 @@
 """The risk detector against every example of its file, and against tables of its own.
 
-The tables below were written before the phrases of ``config/risk.yaml`` and apart from them:
-they are what workers might type, not what the file happens to know. A message that fails here
-is a reason to widen the phrases, never to change the message.
+The tables were written apart from the phrases, in three rounds, as workers might type. The first
+tries found 66 % of the emergencies and of the high risks of the last round, and all but 3 % of the
+harmless messages stayed silent; then phrases were added until all of them were right. So the
+tables guard against falling back; they do not say how much of real life is found. A message that
+fails here is a reason to widen the phrases, never to change the message.
 """
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlu.risk import LANGUAGES, RiskFileError, RiskLexicon
+
+FILE = Path(__file__).parents[2] / "config" / "risk.yaml"
+LEXICON = RiskLexicon.load(FILE)
+ENTRIES = yaml.load(FILE.read_text("utf-8"), yaml.CSafeLoader)["entries"]
 
 EMERGENCY: dict[str, list[str]] = {
     "en": [
@@ -19,6 +36,24 @@ EMERGENCY: dict[str, list[str]] = {
         "i will stab the foreman tomorrow i bought a knife",
         "my neighbor hits his baby, she is screaming",
         "big tsunami coming we are on the roof",
+        "please hurry my boss has a hammer and he is very angry he hit my friend head",
+        "my roommate ate rat poison",
+        "i think about jumping in front of the train every morning",
+        "there is no way out of this place, they took the keys and watch us with camera",
+        "i woke up naked in his room and dont remember, i think he did something to me",
+        "my bf put his hands on my neck again yesterday",
+        "we are at haneda now and the company man is holding my arm, i dont agree to leave",
+        "everything would be easier if i just dont wake up",
+        "a man broke in our house he is still here",
+        "father burns the little girl with cigarette",
+        "my friend cut himself and wont open the door",
+        "three guys from the company are waiting outside my room with sticks",
+        "i drank a lot of medicine because i am so sad",
+        "they keep us inside the factory at night, gate is closed and no phone",
+        "someone is strangling my roommate",
+        "owner says have sex or no visa renewal and pushed me on bed",
+        "she is giving birth in the dorm toilet please",
+        "i have decided, tonight i will finish everything",
     ],
     "ja": [
         "もう消えてしまいたいです",
@@ -34,6 +69,25 @@ EMERGENCY: dict[str, list[str]] = {
         "つなみが きます どこに にげますか",
         "生きている意味がない。薬をたくさん飲んだ",
         "包丁を持った人が追いかけてくる",
+        "もう限界です。線路に飛び込みたい",
+        "母が急にしゃべれなくなって顔が半分動きません",
+        "店のオーナーに部屋に閉じ込められて逃げられないです",
+        "知らない男がドアを壊そうとしています",
+        "彼にお腹を蹴られて血が出ています",
+        "同僚が電車に飛び込もうとしている",
+        "いま なりたに います。かえりたく ないのに ひこうきに のせられます",
+        "お店の人に毎日お客さんと寝ろと言われます",
+        "工場が燃えています",
+        "死んだほうがましだと思うことがある",
+        "じぶんの てを カッターで きって しまいます",
+        "友達が自殺しようとしている",
+        "酔った社長にびんで殴られて頭から血が出てる",
+        "工場の人にずっと見張られて、夜は部屋から出してもらえない",
+        "お父さんが妹をたたいて泣き止まない",
+        "くるまに のせられて くうこうに むかっています",
+        "知らない人に無理やり車に乗せられた",
+        "もう何もかも嫌で死ぬ方法を調べています",
+        "子どもが ひきつけを おこしています",
     ],
     "zh": [
         "老板拿刀追我 救命",
@@ -49,6 +103,24 @@ EMERGENCY: dict[str, list[str]] = {
         "隔壁一直打孩子 孩子哭得很惨",
         "地震了房子塌了 有人被压在下面",
         "活著沒有意思 想一了百了",
+        "他喝了酒就往死里打我",
+        "我站在天台上了",
+        "同事触电倒在地上不动",
+        "他们派人看着大门谁也不许走",
+        "他把我灌醉之后对我做了那种事",
+        "现在在成田机场 公司的人盯着我上飞机 我不愿意走",
+        "活得太累了 想解脱",
+        "我老公拿菜刀威胁我和孩子",
+        "隔壁小孩身上好多烟头烫的疤",
+        "每天都要接客 钱全被妈妈桑拿走",
+        "他扬言今晚要弄死我",
+        "我室友割腕了 好多血",
+        "昨天我被三个人围着打 现在还在门口等我",
+        "我快撑不住了 不想看到明天",
+        "黑中介把我们关在地下室",
+        "孩子发烧抽筋翻白眼",
+        "醒来发现自己没穿衣服 旁边是老板",
+        "被强行塞上车 说去机场",
     ],
     "pt": [
         "meu chefe ta me batendo agora socorro",
@@ -63,6 +135,24 @@ EMERGENCY: dict[str, list[str]] = {
         "vou matar o tantosha, já comprei a faca",
         "o vizinho espanca o filho todo dia",
         "terremoto forte, o predio caiu e tem gente presa",
+        "gente me ajuda tem um homem armado aqui na fabrica",
+        "minha amiga cortou os pulsos",
+        "meu ex me segue todo dia e falou que vai me dar tiro",
+        "acordei sem roupa no quarto do chefe",
+        "o cara do kumiai ta me arrastando pro embarque",
+        "ele tranca a porta por fora quando sai",
+        "nao vejo mais saida so a morte",
+        "meu bebe ta roxo e nao respira direito",
+        "meu padrasto mexe comigo de noite",
+        "to presa debaixo da maquina",
+        "meu vizinho ta batendo na mulher agora da pra ouvir os gritos",
+        "to com uma faca na mão e vontade de acabar com tudo",
+        "desmaiei no trabalho e minha amiga ta convulsionando",
+        "estamos trancados dentro da fabrica a noite inteira",
+        "fui drogada e acordei machucada",
+        "ele falou que se eu sair de casa ele me mata",
+        "minha filha disse que o tio toca nela",
+        "tao forçando eu a embarcar amanha cedo",
     ],
     "es": [
         "mi jefe me esta golpeando ahorita ayuda",
@@ -77,6 +167,24 @@ EMERGENCY: dict[str, list[str]] = {
         "voy a matar a ese capataz, tengo un cuchillo",
         "mi vecina le pega mucho a su hijito, esta lleno de moretones",
         "hay un incendio en la fabrica y estamos atrapados",
+        "mi esposo llega borracho y me agarra a golpes",
+        "ya compré veneno para terminar con esto",
+        "un compañero se electrocutó, está tirado en el piso",
+        "el dueño nos encierra con candado en la noche",
+        "me drogaron en la fiesta y abusaron de mi",
+        "me llevaron con engaños al aeropuerto y no quiero subir al avion",
+        "siento que el mundo estaría mejor sin mi",
+        "el del bar dice que tengo que pagar con mi cuerpo",
+        "hay mucho humo y no podemos salir",
+        "me apuntó con una pistola",
+        "mi compañera tomó pastillas y no despierta",
+        "nos tienen vigilados y sin celular",
+        "quiero acabar con mi sufrimiento de una vez",
+        "hay un tipo con machete en la puerta",
+        "mi marido me ahorcó y tengo marcas",
+        "me obligaron a besar y quitarme la ropa",
+        "el bebé no respira bien y está morado",
+        "mañana me suben al avión aunque no quiero",
     ],
     "vi": [
         "sep dang cam dao duoi em cuu em voi",
@@ -92,6 +200,24 @@ EMERGENCY: dict[str, list[str]] = {
         "nha ben canh danh con be suot dem",
         "động đất nhà sập có người bị kẹt",
         "chết đi cho xong chứ sống làm gì",
+        "anh ay vua dap vao dau em bang chai bia, chay mau nhieu lam",
+        "em chỉ muốn ngủ một giấc rồi không bao giờ tỉnh lại",
+        "chủ quán bắt em tiếp khách, không tiếp thì đánh",
+        "bạn em co giật sùi bọt mép",
+        "tụi em bị khóa trái cửa không ai cho ra",
+        "ông chủ nửa đêm mò vào giường em",
+        "đang ngồi trên xe ra narita, họ bắt em về",
+        "e ko thiet song nua roi",
+        "nó đòi tạt axit em",
+        "thằng cha dượng hay sờ con gái em",
+        "chong em dang cam dao ngoai cua",
+        "em mệt mỏi quá chỉ muốn biến mất khỏi thế giới này",
+        "bạn cùng phòng uống thuốc trừ sâu",
+        "bọn em bị giữ trong kho mấy hôm rồi không được ra",
+        "nó xé quần áo em",
+        "cong ty cho nguoi ap giai em ra san bay",
+        "thằng bé bị bố nó đánh thâm tím",
+        "có người đang phá cửa nhà em",
     ],
     "id": [
         "tolong bos saya mau bunuh saya pakai pisau",
@@ -106,6 +232,24 @@ EMERGENCY: dict[str, list[str]] = {
         "aku mau bunuh si shacho itu, udah beli pisau",
         "tetangga siksa anaknya tiap hari anaknya nangis minta tolong",
         "gempa besar banyak orang tertimpa bangunan",
+        "temen gue nyilet tangan terus",
+        "suami saya pegang pisau sambil mabuk",
+        "saya gak kuat lagi hidup begini",
+        "bos kunci pintu dari luar tiap malam",
+        "ada yang jatuh dari lantai 3 gak gerak",
+        "dia maksa buka baju saya",
+        "orang kumiai narik saya ke mobil katanya ke bandara pulang",
+        "saya disuruh layani tamu tiap malam paspor dipegang",
+        "anak tetangga sering jerit dipukulin bapaknya",
+        "ada orang bawa parang di depan asrama",
+        "pacar saya cekik saya tadi malam",
+        "teman sekamar minum obat serangga",
+        "kami disekap di gudang",
+        "gue mau akhiri semuanya malam ini",
+        "tetangga teriak minta tolong dipukuli suaminya",
+        "anak saya kejang",
+        "saya ditarik paksa ke mobil mau dipulangkan",
+        "ada kebakaran di lantai bawah kami kejebak",
     ],
     "my": [
         "သူဌေးက ဓားနဲ့ လိုက်ခုတ်နေတယ် ကယ်ပါ",
@@ -121,6 +265,24 @@ EMERGENCY: dict[str, list[str]] = {
         "ဘေးအိမ်က ကလေးကို နေ့တိုင်းရိုက်နှက်နေတယ်",
         "ငလျင်လှုပ်ပြီး အိမ်ပြိုကျတယ် လူပိနေတယ်",
         "သေလိုက်ချင်တော့တယ်",
+        "ဘဝကို အဆုံးသတ်ပစ်ချင်နေပြီ",
+        "သူက အရက်မူးပြီး ဓားကိုင်ထားတယ်",
+        "တံခါးကို အပြင်က သော့ခတ်သွားတယ်",
+        "သူငယ်ချင်း တက်ပြီး အမြှုပ်ထွက်နေတယ်",
+        "သူဌေးက ညဘက် ကျွန်မအိပ်ရာပေါ် တက်လာတယ်",
+        "ယောက်ျားက ဆံပင်ဆွဲပြီး နံရံနဲ့ ဆောင့်တယ်",
+        "အခု နာရီတာ လေဆိပ်မှာ အတင်းတင်ပေးနေတယ်",
+        "ဧည့်သည်တွေနဲ့ အိပ်ခိုင်းတယ် မအိပ်ရင် ရိုက်တယ်",
+        "စက်ရုံ မီးလောင်နေပြီ ထွက်လို့မရဘူး",
+        "မနေချင်တော့ဘူး သေရတာပဲကောင်းတယ်",
+        "သူငယ်ချင်း လက်ကောက်ဝတ် လှီးထားတယ်",
+        "အပြင်က လူတွေ တုတ်တွေနဲ့ စောင့်နေတယ်",
+        "ကျွန်မကို အတင်းဖက်ပြီး အဝတ်ချွတ်တယ်",
+        "ကလေး တက်နေတယ် ဘာလုပ်ရမလဲ",
+        "အခုပဲ ကားပေါ်တင်ပြီး လေဆိပ်ခေါ်သွားမယ်တဲ့",
+        "ဂိုဒေါင်ထဲမှာ ပိတ်ထားတာ ၃ ရက်ရှိပြီ",
+        "ကျွန်တော် သေဖို့ စဉ်းစားနေတယ်",
+        "ယောက်ျားက ဓားနဲ့ သတ်မယ် ပြောတယ်",
     ],
     "tl": [
         "tulong po sinasaktan ako ng amo ko ngayon",
@@ -136,6 +298,24 @@ EMERGENCY: dict[str, list[str]] = {
         "binubugbog ng kapitbahay yung anak nya umiiyak palagi",
         "may sunog sa factory di kami makalabas",
         "gusto ko nang mawala sa mundo",
+        "sinakal ako ng kinakasama ko kagabi",
+        "nakainom ng muriatic acid yung pinsan ko",
+        "may lalaking pilit binubuksan pinto namin may dalang itak",
+        "gusto ko na lang matulog habang buhay",
+        "di na gumagalaw yung kasama namin nakuryente",
+        "pinapatulog kami sa customer kapalit ng utang",
+        "hinihila ako ng taga kumiai papuntang airport",
+        "tinatali niya ang bata at pinapalo ng sinturon",
+        "nagising ako wala na akong damit katabi ko boss ko",
+        "naka padlock ang gate di kami makalabas",
+        "naglaslas yung roommate ko",
+        "may mga lalaki sa labas may dalang bakal inaabangan kami",
+        "ayoko na talaga tatapusin ko na ngayong gabi",
+        "sinasakal ng kapitbahay yung asawa nya",
+        "di na makahinga anak ko",
+        "nakakulong kami sa bodega",
+        "pinilit nya akong halikan at hinubaran",
+        "isinakay kami sa van pauwi na daw sapilitan",
     ],
     "ne": [
         "साहुले चक्कु लिएर लखेट्दैछ बचाउनुस्",
@@ -151,6 +331,24 @@ EMERGENCY: dict[str, list[str]] = {
         "छिमेकीले बच्चालाई दिनहुँ कुट्छ",
         "भूकम्पले घर भत्कियो मान्छे थिचिएको छ",
         "बाँचेर के गर्नु र अब, मर्न मन लाग्छ",
+        "उसले मेरो घाँटी थिच्यो",
+        "malai lagcha ma bachera kehi fayeda chaina",
+        "kotha ko dhoka bahira bata lock garera jancha",
+        "साथीले विष खायो",
+        "म्यानेजर राति मेरो ओछ्यानमा आयो र जबरजस्ती गर्यो",
+        "airport ma chu malai jabarjasti plane chadhaudai chan",
+        "raksi khayera sriman le lathi le hancha",
+        "बच्चालाई चुरोटले पोल्छ",
+        "फ्याक्ट्रीमा आगो लागेको छ",
+        "grahak sanga sutna bhancha natra paisa didaina",
+        "साथीले हात काट्यो धेरै रगत बगिरहेको छ",
+        "malai ajha bachna garo bho aaja sabai sakauchu",
+        "dherai jana lathi liyera bahira kurirakheko chan",
+        "गोदाममा थुनेका छन्",
+        "usle mero luga chyatyo",
+        "बच्चाको सास रोकियो",
+        "aba airport lana lageko cha malai",
+        "श्रीमानले मार्छु भन्दै खुकुरी लिएर बसेको छ",
     ],
 }
 
@@ -168,6 +366,26 @@ HIGH: dict[str, list[str]] = {
         "manager keeps touching my butt at work",
         "if i quit i have to pay 500000 yen penalty to the broker",
         "police arrested my brother this morning",
+        "agency keeps all of our passports in the safe",
+        "i must pay back the ticket money or they wont let me quit",
+        "my hand got caught in the conveyor",
+        "boss grabs girls waist in the kitchen",
+        "we were told to leave the apartment by tonight",
+        "i have been in japan without visa since march",
+        "sempai throws tools at me",
+        "they told me from tomorrow no work for you",
+        "boss say he make phone to nyukan if i join union",
+        "i left the farm at night and now staying at friend, i was trainee",
+        "pregnant and told to go back vietnam",
+        "immigration officers took my cousin",
+        "my hand is burned by hot oil at work",
+        "supervisor pulled my hair and called me dog",
+        "the landlord threw our bags outside",
+        "company wants 3000 dollars if i resign",
+        "he always puts his hand on my leg",
+        "forgot to extend my residence card, expired last week",
+        "they took my bank card and pin",
+        "they say police will come if i dont sign",
     ],
     "ja": [
         "会社がパスポートを返してくれない",
@@ -182,6 +400,26 @@ HIGH: dict[str, list[str]] = {
         "店長が体をさわってきます",
         "辞めたら違約金50万円払えと言われた",
         "友だちが警察に捕まりました",
+        "在留カードを社長が預かったまま返しません",
+        "にんしんが ばれたら くにに かえされます",
+        "フォークリフトにひかれて足の骨が折れた",
+        "課長に後ろから抱きつかれました",
+        "しゃちょうに あたまを たたかれました",
+        "ビザ きのう きれた どうする",
+        "けいさつに つれていかれた 友だち",
+        "農家から逃げてきました",
+        "明日からもう来なくていいと言われた",
+        "今夜泊まる場所がない",
+        "やめたら 100まんえん はらえ と いわれた",
+        "言うことを聞かないと強制送還だと脅された",
+        "先輩に髪をつかまれて引きずられた",
+        "しゃいんりょうを 三日で でなさいと いわれた",
+        "キャッシュカードと暗証番号を会社が持っている",
+        "在留カードの更新を忘れて先週切れた",
+        "仕事中に はしごから おちて うでを おりました",
+        "店長がしつこくキスしようとする",
+        "妊娠したと言ったらシフトを全部消された",
+        "サインしないと警察を呼ぶと言われた",
     ],
     "zh": [
         "公司扣了我的护照不还",
@@ -196,6 +434,26 @@ HIGH: dict[str, list[str]] = {
         "店长老是摸我大腿",
         "辞职的话要赔违约金50万",
         "我朋友被警察抓走了",
+        "身份证件都放在老板的保险柜里不还我们",
+        "组长用扳手砸我头",
+        "发现怀孕后公司不跟我续约",
+        "我过期居留两年了",
+        "班长叫我滚回中国 说要举报我",
+        "晚上被房东赶出来了",
+        "机器卷进去我的手套 手骨折",
+        "店长总是贴着我 摸我的腰",
+        "中介说不做满三年要赔钱",
+        "突然通知我明天别来了",
+        "我从农家跑出来 现在住朋友家",
+        "弟弟被警察带走了",
+        "主管扯我头发还骂我是狗",
+        "老板拿着我的银行卡和密码",
+        "炸锅的油烫伤了我的手",
+        "三天之内必须搬出宿舍",
+        "在留卡忘了更新已经过期",
+        "不签字就叫警察",
+        "告诉公司怀孕之后就不给我排班了",
+        "他总把手放在我大腿上",
     ],
     "pt": [
         "a empreiteira ficou com meu passaporte e nao devolve",
@@ -210,6 +468,26 @@ HIGH: dict[str, list[str]] = {
         "o encarregado fica passando a mao em mim",
         "se eu sair tenho q pagar multa de 300 mil ienes pra empreiteira",
         "meu primo foi preso pela policia",
+        "o tantosha guarda os passaportes de todo mundo",
+        "a maquina esmagou meu dedo",
+        "me xingaram e jogaram uma peça em mim",
+        "o lider fica encostando em mim",
+        "fui demitida quando souberam da gravidez",
+        "estou com visto vencido ha 1 ano",
+        "me botaram pra fora do apato com as malas",
+        "disseram q se eu reclamar vao me entregar pra imigração",
+        "hoje avisaram que amanha nao tenho mais trabalho",
+        "quero sair mas cobram 500 mil de multa",
+        "fugi do meu estagio mes passado",
+        "levaram meu irmao preso",
+        "queimei a mao no oleo quente no serviço",
+        "o chefe puxou meu cabelo e me chamou de burra",
+        "jogaram minhas malas na rua",
+        "o patrao ta com meu cartao do banco e a senha",
+        "esqueci de renovar o zairyu e venceu semana passada",
+        "se eu nao assinar vao chamar a policia",
+        "ele sempre poe a mao na minha perna",
+        "contei que to gravida e cortaram meus turnos",
     ],
     "es": [
         "la empresa me quitó el pasaporte y no me lo devuelve",
@@ -224,6 +502,26 @@ HIGH: dict[str, list[str]] = {
         "el jefe me manosea cuando estamos solos",
         "si renuncio dicen que tengo que pagar una multa al contratista",
         "la policia detuvo a mi hermano",
+        "el contratista se quedó con nuestros pasaportes",
+        "el montacargas me aplastó el pie",
+        "me gritan y me tiran las herramientas",
+        "el supervisor siempre me roza y me dice cosas sucias",
+        "me sacaron cuando supieron que estoy embarazada",
+        "mi visa está vencida desde enero",
+        "nos dieron hasta hoy para dejar el departamento",
+        "dice que si hablo me manda a migración",
+        "me avisaron que desde mañana ya no hay trabajo",
+        "para irme tengo que pagar 300 mil yenes",
+        "hui de mi practica hace un mes",
+        "se llevaron preso a mi primo",
+        "me quemé la mano con aceite en el trabajo",
+        "el supervisor me jaló del pelo",
+        "sacaron mis maletas a la calle",
+        "la empresa tiene mi tarjeta del banco y mi clave",
+        "olvidé renovar mi zairyu y se venció",
+        "si no firmo dice que llama a la policía",
+        "siempre me pone la mano en la pierna",
+        "dije que estoy embarazada y me quitaron los turnos",
     ],
     "vi": [
         "cong ty giu ho chieu cua em khong tra",
@@ -238,6 +536,26 @@ HIGH: dict[str, list[str]] = {
         "quản lý hay sờ mông em",
         "nghỉ việc thì phải đền tiền phá hợp đồng 50 man",
         "ban em bi canh sat bat roi",
+        "giay to tuy than bi nghiep doan cam het",
+        "em bi may nghien mat ngon tay",
+        "to truong hay nem do vao nguoi em",
+        "ong chu cu om em",
+        "co thai roi cong ty doi cho ve nuoc",
+        "the ngoai kieu em het han 3 thang",
+        "chu nha duoi em ra duong toi nay",
+        "sep doa bao cuc neu em nghi",
+        "sang nay cty bao em nghi luon khoi den nua",
+        "nghi ngang thi den 1 trieu yen",
+        "em tron khoi xuong det hom qua",
+        "cong an giu ban em 3 ngay roi",
+        "em bi bong dau o cho lam",
+        "quản lý giật tóc em chửi em là chó",
+        "chủ vứt hết đồ em ra đường",
+        "cty giu the ngan hang va mat khau",
+        "quen gia han the nen het han tuan truoc",
+        "khong ky thi goi canh sat",
+        "no hay dat tay len dui em",
+        "bao co bau xong bi cat ca lam",
     ],
     "id": [
         "paspor saya ditahan perusahaan gak dikasih",
@@ -252,6 +570,26 @@ HIGH: dict[str, list[str]] = {
         "atasan suka pegang-pegang badan saya",
         "kalau berhenti harus bayar denda 50 juta ke LPK",
         "teman saya ditangkap polisi",
+        "semua paspor dikumpulin di lemari bos",
+        "kaki saya ketabrak forklift patah",
+        "senpai lempar kunci inggris ke saya",
+        "atasan suka elus-elus paha saya",
+        "ketahuan hamil langsung disuruh pulang",
+        "zairyu saya udah expired 2 bulan",
+        "malam ini diusir gak ada tempat",
+        "kalau ngomong ke kumiai katanya dilaporin imigrasi",
+        "tadi pagi dibilang gak usah datang lagi",
+        "kalau mau pulang bayar dulu 5 juta",
+        "saya kaburan dari pertanian",
+        "adik saya dibawa polisi",
+        "tangan saya kena minyak panas di pabrik",
+        "mandor jambak rambut saya",
+        "koper saya dilempar keluar disuruh pergi",
+        "kartu ATM sama PIN dipegang bos",
+        "lupa perpanjang zairyu udah lewat seminggu",
+        "kalau gak tanda tangan dipanggilin polisi",
+        "dia suka taruh tangan di paha saya",
+        "bilang hamil langsung shift dikurangi disuruh berhenti",
     ],
     "my": [
         "ကုမ္ပဏီက ပတ်စပို့ သိမ်းထားပြီး ပြန်မပေးဘူး",
@@ -266,6 +604,26 @@ HIGH: dict[str, list[str]] = {
         "မန်နေဂျာက တင်ပါးကို ကိုင်တယ်",
         "အလုပ်ထွက်ရင် လျော်ကြေး ပေးရမယ်တဲ့",
         "သူငယ်ချင်းကို ရဲက ဖမ်းသွားတယ်",
+        "ပတ်စပို့တွေ အကုန် ရုံးမှာ သိမ်းထားတယ်",
+        "ဖော့ကလစ်တိုက်ပြီး ခြေထောက်ကျိုးတယ်",
+        "စီနီယာက တူနဲ့ ပစ်ပေါက်တယ်",
+        "သူဌေးက ပေါင်ကို ပွတ်တယ်",
+        "ကိုယ်ဝန်ရှိတာသိလို့ ပြန်ပို့မယ်တဲ့",
+        "ဗီဇာကုန်တာ နှစ်လရှိပြီ",
+        "ဒီည အိပ်စရာမရှိတော့ဘူး အိမ်ရှင်ကနှင်တယ်",
+        "တိုင်ရင် ရဲခေါ်မယ်တဲ့",
+        "မနက်ဖြန်ကစပြီး အလုပ်မလာနဲ့တဲ့",
+        "ထွက်ချင်ရင် သိန်းငါးဆယ် လျော်ရမယ်တဲ့",
+        "ခြံကနေ ထွက်ပြေးလာတာပါ",
+        "ညီလေး အဖမ်းခံရတယ်",
+        "ဆီပူ လောင်ပြီး လက်ဒဏ်ရာရတယ် အလုပ်မှာ",
+        "ခေါင်းဆောင်က ဆံပင်ဆွဲပြီး ခွေးလို့ဆဲတယ်",
+        "အထုပ်တွေ အပြင်ပစ်ချပြီး ထွက်ခိုင်းတယ်",
+        "ဘဏ်ကတ်နဲ့ ပင်နံပါတ် သူဌေးက ယူထားတယ်",
+        "ဗီဇာတိုးဖို့ မေ့သွားလို့ ကုန်သွားပြီ",
+        "လက်မှတ်မထိုးရင် ရဲခေါ်မယ်တဲ့",
+        "သူက ပေါင်ပေါ် လက်တင်တယ်",
+        "ကိုယ်ဝန်ရှိတယ်ပြောတော့ အလုပ်ထုတ်တယ်",
     ],
     "tl": [
         "hawak ng company passport namin ayaw ibigay",
@@ -280,6 +638,26 @@ HIGH: dict[str, list[str]] = {
         "yung boss ko hinihipuan ako",
         "pag nag resign daw ako magbabayad ng penalty sa agency",
         "nahuli ng pulis yung kaibigan ko",
+        "nasa amo namin lahat ng passport",
+        "nadaganan ng bakal paa ko sa trabaho",
+        "binato ako ng martilyo ng bisor",
+        "lagi akong inaakbayan at hinihimas ng manager",
+        "nalaman na buntis ako kaya tinanggal",
+        "paso na visa ko nung enero pa",
+        "pinalayas kami ngayong gabi",
+        "pag nagsumbong daw kami ipapadampot sa immigration",
+        "sabi bukas wala na daw akong pasok tanggal na",
+        "magbabayad daw ako ng 300k bago umalis",
+        "tumakas ako sa babuyan",
+        "dinampot ng pulis ang kuya ko",
+        "napaso kamay ko sa mantika sa work",
+        "sinabunutan ako ng leader",
+        "tinapon sa labas ang mga gamit ko pinapaalis na ko",
+        "hawak ng amo ko ang atm at pin ko",
+        "nakalimutan ko irenew zairyu ko expired na",
+        "pag di daw ako pumirma tatawag ng pulis",
+        "lagi nyang nilalagay kamay nya sa hita ko",
+        "sinabi kong buntis ako tinanggalan ako ng shift",
     ],
     "ne": [
         "company le mero passport rakheko cha dina mandaina",
@@ -294,11 +672,36 @@ HIGH: dict[str, list[str]] = {
         "manager le jiu chhunchha malai",
         "काम छोडे जरिवाना तिर्नुपर्छ भन्छ दलालले",
         "मेरो साथीलाई पुलिसले समात्यो",
+        "सबैको पासपोर्ट अफिसमा राखेको छ",
+        "forklift le khutta kichyo",
+        "senior le haat le tauko ma hanyo",
+        "manager le kammar samatcha",
+        "पेट बोकेको थाहा पाएर निकाले",
+        "visa ko myad gayo 2 mahina bhayo",
+        "घरबेटीले आज निस्क भन्यो बस्ने ठाउँ छैन",
+        "kura gare police lai bhandinchu bhancha",
+        "bholi dekhi naaunu bhanyo",
+        "chodne bhaye 3 lakh tir bhancha",
+        "farm bata bhagera aaye",
+        "भाइलाई प्रहरीले लग्यो",
+        "kaam garda tato tel le haat polyo",
+        "सिनियरले कपाल तान्यो र कुकुर भन्यो",
+        "jhola bahira falidiyo niska bhanyo",
+        "साहुले एटीएम कार्ड र पिन राखेको छ",
+        "visa thapna birse sakkiyo",
+        "sahi nagare police bolauchu bhancha",
+        "usle tighra ma haat rakhcha",
+        "pet ma baccha cha bhaneko kaam bata nikaldiyo",
     ],
 }
 
 HARMLESS: dict[str, list[str]] = {
     "en": [
+        "what is the stroke order of this kanji",
+        "there is an odd line on my payslip",
+        "how to throw away refrigerator",
+        "is it illegal to work 29 hours a week as student",
+        "my shift list says 10 kms away office",
         "this job is killing me, how do i quit?",
         "I'm dying to know when the bonus comes",
         "my phone is dead where can i repair it",
@@ -313,8 +716,42 @@ HARMLESS: dict[str, list[str]] = {
         "i want to leave my job next month, what papers do i need",
         "is there earthquake insurance for my apartment?",
         "My baby was born, how do I get the allowance",
+        "the deadline is killing us lol",
+        "can i beat the traffic if i go early",
+        "my manager hit the target so we had party",
+        "how to lock my bicycle account",
+        "where can i report my new address to immigration",
+        "i need a lawyer to read a rental contract",
+        "do you have japanese class on sunday",
+        "my contract ends in march, what is next",
+        "the fire extinguisher check is on tuesday",
+        "i was late because of the train",
+        "I cut vegetables in a bento factory",
+        "my knife skill test is next week",
+        "can my wife work part time",
+        "I broke my phone screen",
+        "what is nenkin",
+        "I hurt my feelings? no, just homesick",
+        "how do i get back deposit from the landlord",
+        "Do I have to carry my passport?",
+        "my boss is kind",
+        "help me fill this form please",
+        "can i bring my knife on the plane",
+        "my shift ends at night and the gate is closed, where do i exit",
+        "how to apply for parental leave",
+        "i need to see a dentist",
+        "my child has fever which clinic",
+        "do i need permission for a part time job",
+        "boss is angry because i was late",
+        "what time does the office open",
+        "how to get my pension back",
+        "who pays for work clothes",
     ],
     "ja": [
+        "お金をATMでおろせません",
+        "houchou wa doko de kaemasu ka",
+        "この映画でボスが殺されるシーンがある",
+        "救急車はお金がかかりますか",
         "死ぬほど忙しいです",
         "残業代はいくらですか",
         "パスポートをなくしました",
@@ -329,8 +766,40 @@ HARMLESS: dict[str, list[str]] = {
         "こどもが うまれました。おかねは もらえますか",
         "そのゲームでボスに殺されたw",
         "鍵をなくして部屋に入れない",
+        "仕事で包丁を使います",
+        "火曜日に出ます",
+        "税金が引かれすぎです",
+        "国民年金を止めたい",
+        "会社の健康診断はただですか",
+        "自転車をぶつけて修理したい",
+        "電車が止まって遅刻した",
+        "子どもを保育園に入れたい",
+        "パスポートのコピーを会社に出す",
+        "寮の部屋を変えたい",
+        "上司はいい人です",
+        "日本の冬は寒くて死にそう",
+        "首都高速の料金はいくら",
+        "警察署はどこですか",
+        "退職届の書き方",
+        "有給は何日ありますか",
+        "家族を日本に呼びたい",
+        "けいたいを あたらしく したい",
+        "かぎを なくした",
+        "家に帰りたい",
+        "仕事でけがをしないための講習はありますか",
+        "夜は部屋から出ないようにしています",
+        "子どもが学校でいい点をとった",
+        "社長にほめられた",
+        "飛行機のチケットはどこで安い",
+        "車の免許を取りたい",
+        "薬局はどこですか",
+        "警察官になりたい",
+        "電車に乗り遅れた",
+        "夫の会社の保険に入れますか",
     ],
     "zh": [
+        "怎么下载打卡软件",
+        "刀具在哪里买 我在食堂工作",
         "累死了 今天加班到十点",
         "笑死我了",
         "加班费怎么算",
@@ -345,8 +814,43 @@ HARMLESS: dict[str, list[str]] = {
         "孩子出生后有什么补贴",
         "打工一周可以几个小时",
         "地震的时候应该怎么做 避难所在哪里",
+        "打卡机坏了怎么办",
+        "我想打听一下退税",
+        "加班太多累趴了",
+        "年金要交多少",
+        "孩子学校的费用",
+        "工资条看不懂",
+        "公司让我们打扫卫生",
+        "在哪里学日语",
+        "手机被偷了去哪里挂失",
+        "我想开个银行账户",
+        "电车晚点迟到了怎么算",
+        "回国机票怎么买便宜",
+        "想杀价买二手车",
+        "这部电影太吓人了",
+        "下雨天路滑摔了一跤没事",
+        "我被派去别的工厂合法吗",
+        "打疫苗去哪里",
+        "吃什么药能睡得好",
+        "门口的垃圾谁来收",
+        "押金什么时候退",
+        "孩子发烧去哪个医院",
+        "想学开车",
+        "老板人很好",
+        "请假要提前几天",
+        "能带家人来日本吗",
+        "飞机票哪里便宜",
+        "怎么开银行卡",
+        "想换手机套餐",
+        "今天好累想睡觉",
+        "食堂的饭太难吃了",
     ],
     "pt": [
+        "como peço o auxílio maternidade",
+        "auxilio doença quanto recebo",
+        "gosto de esportes",
+        "privacidade e intimidade no dormitorio",
+        "cafe cortado onde tem",
         "to morrendo de fome kkk onde tem mercado barato",
         "morri de rir",
         "esse trampo ta me matando, como peço demissão?",
@@ -360,8 +864,44 @@ HARMLESS: dict[str, list[str]] = {
         "moro sozinha em hamamatsu, quero mudar de apato",
         "o celular morreu, onde conserta",
         "quero sair da empreiteira, como faço",
+        "bati o cartao atrasado desconta?",
+        "to morto de cansado",
+        "quero tirar ferias",
+        "tomei a vacina onde pego o comprovante",
+        "minha mae vai visitar o japao que visto",
+        "quanto tempo demora a renovação",
+        "meu celular caiu na agua",
+        "o aquecedor pegou bem frio aqui",
+        "vou levar meu filho na creche",
+        "como pago o imposto",
+        "preciso de ajuda pra ler uma carta",
+        "meu carro bateu na garagem",
+        "sai da empresa antiga, preciso avisar a imigração?",
+        "quero fugir do frio kkk",
+        "o trem atrasou",
+        "tenho que cortar o cabelo",
+        "onde compro faca de cozinha",
+        "apartamento perto da estação",
+        "me mata de curiosidade",
+        "como cancela internet",
+        "meu filho ta com febre qual clinica",
+        "quero tirar a carteira",
+        "meu chefe é legal",
+        "posso levar faca na mala",
+        "quanto é o imposto",
+        "como abro conta",
+        "onde compro passagem barata",
+        "to com saudade de casa",
+        "o trabalho é pesado mas pago bem",
+        "minha perna doi de ficar em pé",
     ],
     "es": [
+        "disculpe la molestia, no quiero molestar",
+        "donde puedo hacer deporte",
+        "quiero comer un helado",
+        "quiero cortarme el pelo",
+        "quiero sacarme la licencia",
+        "¿que es mejor, deportes o cine?",
         "me muero de hambre jaja donde hay super barato",
         "este trabajo me mata, como renuncio?",
         "me muero de risa",
@@ -375,8 +915,43 @@ HARMLESS: dict[str, list[str]] = {
         "nació mi hijo, que ayudas hay",
         "me muero de ganas de ver a mi familia",
         "quiero cambiar de trabajo",
+        "me cortaron el internet",
+        "estoy muerta de sueño",
+        "¿donde pago el impuesto?",
+        "quiero traer a mi mamá",
+        "mi hijo entra a la escuela",
+        "se me cayó el celular y se rompió",
+        "cuanto es el descuento del seguro",
+        "me mata la curiosidad",
+        "ayudenme a llenar el formulario por favor",
+        "quiero ahorrar para mi casa",
+        "el tren se detuvo y llegué tarde",
+        "mi jefe es buena gente",
+        "me pegué un susto con el temblor jaja",
+        "como saco licencia",
+        "pegar la etiqueta es mi trabajo",
+        "perdí la llave",
+        "que hago con la basura",
+        "me voy de vacaciones",
+        "quiero salir temprano hoy",
+        "deje mi trabajo el mes pasado",
+        "mi hijo tiene fiebre que clinica",
+        "quiero sacar licencia",
+        "mi jefe es amable",
+        "cuanto es el impuesto",
+        "como abro una cuenta",
+        "donde compro pasaje barato",
+        "extraño mi casa",
+        "el trabajo es pesado",
+        "me duele la pierna de estar parado",
+        "puedo llevar cuchillo en la maleta",
     ],
     "vi": [
+        "mua áo thun ở đâu",
+        "vứt thùng rác ở đâu",
+        "chào anh Hiệp",
+        "Hiep oi mai di lam ko",
+        "hiệp hội người Việt ở đâu",
         "mệt chết đi được, tăng ca suốt",
         "cười chết mất",
         "tiền tăng ca tính sao",
@@ -391,8 +966,43 @@ HARMLESS: dict[str, list[str]] = {
         "em mới sinh con được trợ cấp gì",
         "cho em danh sach giay to xin vinh tru",
         "động đất thì phải làm gì ạ",
+        "em muốn hỏi về tư vấn",
+        "tu van giup em ve thue",
+        "chết em quên nộp giấy",
+        "đánh giá công ty thế nào",
+        "máy giặt hỏng",
+        "em đi khám sức khỏe",
+        "tàu trễ nên đi làm muộn",
+        "mua dao làm bếp ở đâu",
+        "học tiếng nhật ở đâu",
+        "lương em bị trừ nhiều",
+        "bảo hiểm y tế là gì",
+        "con em vào lớp 1",
+        "đi từ từ thôi",
+        "em bị ốm nghỉ có lương ko",
+        "nộp thuế thị dân ở đâu",
+        "chuyển nhà báo quận",
+        "xin giấy nghỉ phép",
+        "đá banh ở đâu cuối tuần",
+        "lạnh muốn chết",
+        "đổi bằng lái xe",
+        "con em sot di kham o dau",
+        "em muốn thi bằng lái",
+        "sếp em tốt lắm",
+        "thuế bao nhiêu",
+        "mở tài khoản thế nào",
+        "mua vé máy bay rẻ ở đâu",
+        "nhớ nhà quá",
+        "việc nặng quá",
+        "em đau chân vì đứng nhiều",
+        "có được mang dao lên máy bay không",
     ],
     "id": [
+        "rapel gaji kapan dibayar",
+        "jelaskan soal pajak dong",
+        "tempat doa di tokyo dimana",
+        "kamarnya gelap banget lampunya",
+        "beli kuteks dimana",
         "capek setengah mati lembur terus",
         "lampu kamar mati gimana lapornya",
         "lembur dihitung gimana",
@@ -406,6 +1016,34 @@ HARMLESS: dict[str, list[str]] = {
         "anak saya baru lahir dapat tunjangan apa",
         "kalau gempa harus ngapain",
         "lapar banget mati gue belum gajian",
+        "mati lampu tadi malam",
+        "kerja jam pukul delapan",
+        "mau tanya soal pajak",
+        "anak saya sekolah",
+        "hp jatuh layarnya pecah",
+        "gaji dipotong asuransi apa aja",
+        "pengen belajar bahasa jepang",
+        "kereta telat",
+        "beli pisau dapur dimana",
+        "bos saya baik",
+        "mau ngajak istri ke jepang",
+        "cara buka rekening",
+        "kunci kamar hilang",
+        "hujan deras banget",
+        "saya lapar",
+        "kapan cuti bisa diambil",
+        "cari kerja part time",
+        "cara nabung",
+        "mati gaya gue",
+        "anak saya demam ke klinik mana",
+        "mau bikin SIM",
+        "bos saya ramah",
+        "pajaknya berapa",
+        "tiket pesawat murah dimana",
+        "kangen rumah",
+        "kerjaannya berat",
+        "kaki pegal berdiri terus",
+        "boleh bawa pisau di koper gak",
     ],
     "my": [
         "အလုပ်က ပင်ပန်းလွန်းလို့ သေတော့မယ် ဟားဟား",
@@ -421,8 +1059,41 @@ HARMLESS: dict[str, list[str]] = {
         "ညဆိုင်းဆင်းပြီး အရမ်းပင်ပန်းတယ်",
         "ရယ်ရလွန်းလို့ သေပြီ",
         "အခန်းသေးသေးလေး ငှားချင်တယ်",
+        "ဘဏ်စာရင်း ဘယ်လိုဖွင့်ရမလဲ",
+        "အခွန် ဘယ်လောက်ဆောင်ရလဲ",
+        "ကျောင်းသားဗီဇာ ပြောင်းချင်တယ်",
+        "ဂျပန်စာ သင်ချင်တယ်",
+        "ရထားနောက်ကျလို့ နောက်ကျတယ်",
+        "ကလေး မူကြိုထားချင်တယ်",
+        "ဓားဝယ်ချင်တယ် ဟင်းချက်ဖို့",
+        "ဖုန်းကွဲသွားတယ်",
+        "လစာစာရွက် နားမလည်ဘူး",
+        "အခန်းသော့ ပျောက်သွားတယ်",
+        "မနက်ဖြန် ရုံးပိတ်လား",
+        "ခွင့်ယူချင်တယ်",
+        "သေသေချာချာ ရှင်းပြပေးပါ",
+        "ကူညီပေးပါ စာရွက်ဖြည့်ချင်လို့",
+        "အာမခံ ဘယ်လိုလုပ်ရလဲ",
+        "အချိန်ပို မရလို့ မေးချင်တယ်",
+        "အိမ်ပြောင်းရင် ဘာလုပ်ရလဲ",
+        "စာရိုက်တတ်တယ်",
+        "သူဌေးက သဘောကောင်းတယ်",
+        "ယာဉ်မောင်းလိုင်စင် လဲချင်တယ်",
+        "ကလေး ဖျားနေတယ် ဘယ်ဆေးခန်းသွားရမလဲ",
+        "လိုင်စင်ယူချင်တယ်",
+        "သူဌေးက သဘောကောင်းပါတယ်",
+        "အခွန်ဘယ်လောက်လဲ",
+        "ဘဏ်စာအုပ် ဖွင့်ချင်တယ်",
+        "လေယာဉ်လက်မှတ် ဘယ်မှာဈေးပေါလဲ",
+        "အိမ်လွမ်းတယ်",
+        "အလုပ်က ပင်ပန်းတယ်",
+        "ခြေထောက်နာတယ် မတ်တပ်ရပ်ရလို့",
+        "ဓားကို အိတ်ထဲ ထည့်လို့ရလား",
     ],
     "tl": [
+        "saan ang tahanan ng mga pilipino sa tokyo",
+        "doa po kami sa simbahan",
+        "tinanggal ang kaltas sa payslip?",
         "patay! nakalimutan ko mag file ng tax",
         "patay na yung cp ko saan pwede ipaayos",
         "paano compute ng overtime",
@@ -437,8 +1108,38 @@ HARMLESS: dict[str, list[str]] = {
         "kakapanganak ko lang ano benefits",
         "pinatay ko na yung ilaw at aircon",
         "anong gagawin pag may lindol",
+        "patay tayo dyan sa tax",
+        "paano magbukas ng bank account",
+        "nabasag cp ko",
+        "late ang tren",
+        "san bibili ng kutsilyo pangkusina",
+        "gusto ko dalhin asawa ko dito",
+        "mabait ang amo ko",
+        "namatay yung ilaw sa kwarto",
+        "tulong po paano mag fill up ng form",
+        "magkano ang tax",
+        "nag aaral ako ng nihongo",
+        "anong kaltas to sa payslip",
+        "masakit ulo ko sa init",
+        "paano mag yukyu",
+        "kelan ang bonus",
+        "nagluto ako ng isda",
+        "naiwan ko ang susi",
+        "gusto kong lumipat ng trabaho",
+        "may lagnat anak ko saang clinic",
+        "gusto ko kumuha ng lisensya",
+        "mabait boss ko",
+        "magkano tax",
+        "paano magbukas ng account",
+        "san mura ang ticket",
+        "miss ko na bahay",
+        "mabigat ang trabaho",
+        "masakit paa ko kakatayo",
+        "pwede ba kutsilyo sa maleta",
     ],
     "ne": [
+        "report kaha submit garne",
+        "representative ko kaam k ho",
         "thakera marna lage haha overtime dherai bho",
         "ओभरटाइम कसरी हिसाब गर्ने",
         "passport harayo ke garne",
@@ -453,5 +1154,344 @@ HARMLESS: dict[str, list[str]] = {
         "भूकम्प आयो भने के गर्ने",
         "रातिको सिफ्टले धेरै थाकें",
         "malai japan ma ghar kinna man cha",
+        "बैंक खाता कसरी खोल्ने",
+        "tax kati tirnu parcha",
+        "जापानी भाषा कहाँ सिक्ने",
+        "train dhilo bhayera kaam ma dhilo bhayo",
+        "chakku kaha kinne kitchen ko",
+        "mobile futyo",
+        "तलब कहिले आउँछ",
+        "malai form bharna sahayog garnus",
+        "chhuti kasari line",
+        "छोरालाई स्कुल भर्ना",
+        "बत्ती मर्यो कोठाको",
+        "sathi lai bhetna jane",
+        "राम्रो साहु हुनुहुन्छ",
+        "insurance k ho",
+        "ghar bhada kati cha",
+        "समय मार्न के गर्ने",
+        "पेन्सन फिर्ता कसरी",
+        "हिउँ धेरै पर्‍यो",
+        "license convert kasari garne",
+        "dui hajar yen kati rupaiya",
+        "बच्चालाई ज्वरो आयो कुन क्लिनिक",
+        "license nikalna man cha",
+        "malik ramro hunuhuncha",
+        "tax kati",
+        "khata kasari kholne",
+        "plane ticket sasto kaha",
+        "ghar ko yaad aayo",
+        "kaam garho cha",
+        "ubhiyera khutta dukhyo",
+        "chakku jhola ma lana milcha",
     ],
 }
+
+
+# --- The file ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry['type']}-{entry['language']}")
+def test_examples_of_the_file(entry: dict[str, list[str]]) -> None:
+    for message in entry["fires"]:
+        assert entry["type"] in LEXICON.find(message).types, message
+    for message in entry["silent"]:
+        assert entry["type"] not in LEXICON.find(message).types, message
+
+
+def test_the_file_is_whole() -> None:
+    assert LEXICON.check() == []
+    assert len(ENTRIES) == len(LEXICON.types) * len(LANGUAGES)
+
+
+# --- Tables of our own ------------------------------------------------------------------------
+
+
+def rows(table: dict[str, list[str]]) -> list[object]:
+    return [
+        pytest.param(message, id=f"{language}-{number}")
+        for language, messages in table.items()
+        for number, message in enumerate(messages)
+    ]
+
+
+@pytest.mark.parametrize("message", rows(EMERGENCY))
+def test_emergency(message: str) -> None:
+    assert LEXICON.find(message).level == "emergency"
+
+
+@pytest.mark.parametrize("message", rows(HIGH))
+def test_high(message: str) -> None:
+    assert LEXICON.find(message).level != "none"
+
+
+@pytest.mark.parametrize("message", rows(HARMLESS))
+def test_harmless(message: str) -> None:
+    assert LEXICON.find(message).evidence == ()
+
+
+def test_few_high_risks_are_called_emergencies() -> None:
+    levels = [LEXICON.find(message).level for messages in HIGH.values() for message in messages]
+    assert levels.count("emergency") <= 0.05 * len(levels)
+
+
+# --- How a message is read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "I WANT TO DIE",
+        "i want to diiiie",
+        "i wаnt tо diе",  # Cyrillic а, о, е
+        "Ｉ　ｗａｎｔ　ｔｏ　ｄｉｅ",
+        "i wa\u200bnt t\u200do d\u00adie",
+        "i want\nto die",
+        "i\x00 want to\ud800 die",
+        "i   want, to... die",
+        "xin chao. i want to die. cam on",
+        "シニタイ",
+        "ｼﾆﾀｲ",
+        "死 に た い",
+        "想 自 殺",
+        "သေ ချင် တယ်",
+        "em muon chet",
+        "em muốn chêt",
+        "hôm nay em MUỐN CHẾT",
+        "मर्न मन लाग्यो",
+        "marna man lagyo",
+        "to querendo morrer, quiero morirme",
+    ],
+)
+def test_spellings(message: str) -> None:
+    assert "suicide" in LEXICON.find(message).types
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cứ từ từ",  # tự tử without its marks is "tu tu"; other marks are other words
+        "tư vấn",
+        "tu van giup em",
+        "i want to. die zeit lesen",  # a phrase stays in its sentence
+        "want one two three four five six to seven eight nine ten die",
+        "スマホが死んだ",
+        "",
+        " \u200b\u200d ",
+        "?!…",
+    ],
+)
+def test_other_words(message: str) -> None:
+    assert LEXICON.find(message).level == "none"
+
+
+def test_evidence_shows_the_words_of_the_message() -> None:
+    message = "Hello 👋 ｍｙ hus\u200bband  hits me, please help"
+    risk = LEXICON.find(message)
+    found = next(item for item in risk.evidence if item.type == "domestic_violence")
+    assert found.matched == message[found.start : found.end]
+    assert "hus\u200bband  hits" in found.matched
+    assert found.language == "en"
+    entry = next(e for e in ENTRIES if (e["type"], e["language"]) == (found.type, found.language))
+    assert found.phrase in entry["phrases"]
+
+
+def test_the_order_of_the_file_decides_which_type_comes_first() -> None:
+    risk = LEXICON.find("my passport is kept by the company and my friend is not breathing")
+    assert risk.level == "emergency"
+    assert risk.types == ("medical", "passport_held")
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=80)
+PIECES = [
+    m for table in (EMERGENCY, HIGH, HARMLESS) for messages in table.values() for m in messages
+]
+
+
+@given(st.lists(st.one_of(TEXT, st.sampled_from(PIECES)), max_size=4).map("".join))
+def test_find_never_raises_and_points_into_the_text(text: str) -> None:
+    risk = LEXICON.find(text)
+    assert (risk.level == "none") == (risk.types == ()) == (risk.evidence == ())
+    for item in risk.evidence:
+        assert 0 <= item.start < item.end <= len(text)
+        assert item.matched == text[item.start : item.end]
+        assert item.type in risk.types
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "i want to " * 1000,
+        "a " * 5000,
+        "夫" * 10_000,
+        "薬を" * 5000,
+        "သေ" * 5000,
+        "\u200b" * 10_000,
+        "a" + "\u0301" * 9999,
+        "e" * 10_000,
+        "(" * 10_000,
+        "\ud800" * 10_000,
+        " ".join(random.Random(1).choices(PIECES, k=300))[:10_000],
+    ],
+    ids=lambda text: ascii(text[:6]),
+)
+def test_long_texts_take_no_long_time(text: str) -> None:
+    LEXICON.find(text)
+    start = time.process_time()
+    LEXICON.find(text)
+    assert time.process_time() - start < 1  # 0.05 s on a quiet machine
+
+
+# --- Files that counsellors write -------------------------------------------------------------
+
+TYPES = """
+types:
+  violence: {level: emergency, severity: S0, text: emergency.violence, name: {en: V, ja: 暴}}
+  old: {level: high, severity: S2, text: risk.high, name: {en: O, ja: 古}}
+"""
+ENTRY = """
+  - type: violence
+    language: en
+    phrases: [he (hits|beats) me, kill* … me, "=café", (very|) (big|large) knife, shoot(s|)]
+    unless: [does not hit me, "… in the movie", "in a game …"]
+    fires: [he hits me]
+    silent: [he helps me]
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path = path / "risk.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> RiskLexicon:
+    breaks = "breaks: {en: [but]}\nidioms: {en: [kill time with me]}\nentries:"
+    return RiskLexicon.load(write(tmp_path, TYPES + breaks + ENTRY))
+
+
+@pytest.mark.parametrize(
+    ("message", "level"),
+    [
+        ("he hits me", "emergency"),
+        ("he beats me", "emergency"),
+        ("the he hitsme", "none"),
+        ("killing one two three four me", "emergency"),
+        ("killing one two three four five me", "none"),
+        ("killing you. me too", "none"),
+        ("kill time with me", "none"),
+        ("kill time with me, he hits me", "emergency"),
+        ("café", "emergency"),
+        ("cafe", "none"),
+        ("large knife", "emergency"),
+        ("very big knife", "emergency"),
+        ("very knife", "none"),
+        ("shoot", "emergency"),
+        ("shoots", "emergency"),
+        ("shooting", "none"),
+        ("he hits me in the movie", "none"),
+        ("he hits me, in the movie", "emergency"),
+        ("he hits me but in the movie not", "emergency"),
+        ("in a game he hits me", "none"),
+        ("he hits me in a game", "emergency"),
+        ("in a game but he hits me", "emergency"),
+        ("he does not hit me", "none"),
+    ],
+)
+def test_how_phrases_are_written(small: RiskLexicon, message: str, level: str) -> None:
+    assert small.find(message).level == level
+
+
+def entry(**changes: str) -> str:
+    """An entry of a file, as text, with some keys written otherwise."""
+    keys = {
+        "type": "violence",
+        "language": "en",
+        "phrases": "[he hits me]",
+        "fires": "[he hits me]",
+        "silent": "[he helps me]",
+    } | changes
+    return "\n  - " + "\n    ".join(f"{key}: {value}" for key, value in keys.items() if value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (entry(type="robbery"), ["type", "'robbery'", "use violence, old"]),
+        (entry(language="xx"), ["language", "'xx'", "use ja, en"]),
+        (entry(phrases="[]"), ["phrases", "at least one"]),
+        (entry(phrases="['  ']"), ["phrases", "write words"]),
+        (entry(phrases="[no]"), ["phrases", "False", "in quotes"]),
+        (entry(phrases="he hits me"), ["phrases", "a list"]),
+        (entry(phrases="[he (hits me]"), ["phrases", "he (hits me", "without its partner"]),
+        (entry(phrases="[he hits) (me]"), ["phrases", "without its partner"]),
+        (entry(phrases="[he hits|beats me]"), ["phrases", "outside brackets"]),
+        (entry(phrases="['(|) me']"), ["phrases", "nothing inside"]),
+        (entry(phrases="['(a|)']"), ["phrases", "write words there"]),
+        (entry(phrases="[a]"), ["phrases", "single letter"]),
+        (entry(phrases="['he … …']"), ["phrases", "at its end"]),
+        (entry(phrases="['… he hits']"), ["phrases", "at its end"]),
+        (entry(phrases="['hit *']"), ["phrases", "word*"]),
+        (entry(phrases="['h*t me']"), ["phrases", "word*"]),
+        (entry(phrases="['he hits me?']"), ["phrases", "'?'", "take it away"]),
+        (entry(language="ja", phrases="[殴*]"), ["phrases", "leave it out"]),
+        (entry(language="my", phrases="[ရိုက(်|ျ)တယ်]"), ["phrases", "inside a letter"]),
+        (entry(unless="['(a']"), ["unless", "without its partner"]),
+        (entry(fires=""), ["fires", "at least one"]),
+        (entry(silent="[]"), ["silent", "at least one"]),
+        (entry(frases="[x]"), ["frases", "unknown key", "phrases"]),
+        ("\n  - nonsense", ["must be a mapping"]),
+    ],
+)
+def test_mistakes_name_file_place_key_and_remedy(
+    tmp_path: Path, wrong: str, words: list[str]
+) -> None:
+    path = write(tmp_path, TYPES + "entries:" + entry(language="es") + wrong)
+    with pytest.raises(RiskFileError) as caught:
+        RiskLexicon.load(path)
+    problem = caught.value.problems[0]
+    assert problem.startswith(f"{path}: entry 2 (line 11)")
+    for word in words:
+        assert word in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["types", "entries"]),
+        ("types: [", ["YAML"]),
+        ("- a", ["types", "entries"]),
+        (TYPES, ["entries", "must be a list"]),
+        ("types: {a: {}}\nentries: []", ["types: a", "level", "severity", "name", "text"]),
+        ("types: {}\nentries: []\nmore: 1", ["more", "unknown key"]),
+        (TYPES + "characters: [a]\nentries: []", ["characters", "two or more letters"]),
+        (TYPES + "idioms: {xx: [hello you]}\nentries: []", ["idioms", "'xx'"]),
+        (TYPES + "entries:" + entry() + entry(), ["entry 2", "written twice", "entry 1"]),
+    ],
+)
+def test_mistakes_outside_the_entries(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(RiskFileError) as caught:
+        RiskLexicon.load(write(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RiskFileError, match=r"nowhere\.yaml: cannot be read"):
+        RiskLexicon.load(tmp_path / "nowhere.yaml")
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    wrong = entry(type="x") + entry(language="y") + entry(language="pt", phrases="['(a']")
+    with pytest.raises(RiskFileError) as caught:
+        RiskLexicon.load(write(tmp_path, TYPES + "entries:" + wrong))
+    assert len(caught.value.problems) == 3
+
+
+def test_check_tries_the_examples_and_misses_entries(tmp_path: Path) -> None:
+    wrong = entry(fires="[he sings]", silent="[he hits me often]")
+    problems = RiskLexicon.load(write(tmp_path, TYPES + "entries:" + wrong)).check()
+    assert "entry 1 (line 6) violence/en: fires: 'he sings'" in problems[0]
+    assert "silent: 'he hits me often': en phrase 'he hits me' fires on 'he hits me'" in problems[1]
+    assert "no entry for type old, language ja: add one" in problems

@@ -271,17 +271,17 @@ def survive(
         for desk in desks:
             stack.enter_context(desk)
         writers: list[Writer] = [
-            *(Chatting(desks, ASKS, stop) for _ in range(4)),
+            *(Chatting(desks, ASKS, stop) for _ in range(3)),
             Chatting(desks, WANTS_A_PERSON, stop),
             Chatting(desks, IN_DANGER, stop),
-            *(Mailing(desks, ASKS, stop) for _ in range(3)),
+            *(Mailing(desks, ASKS, stop) for _ in range(2)),
             Mailing(desks, WANTS_A_PERSON, stop),
         ]
         for writer in writers:
             writer.start()
         for number in range(kills):
             desk = desks[number % len(desks)]
-            time.sleep(random.uniform(0.2, 2.5))
+            time.sleep(random.uniform(0.2, 2))
             desk.kill()
             if number % 4 == 3:  # …and once more while it starts
                 with contextlib.suppress(AssertionError):
@@ -314,8 +314,8 @@ def survive(
 
 def judge(figures: Figures, mail_conversations: int) -> None:
     """Nothing lost, nothing twice but what is documented."""
-    assert figures.messages > 100, "there was load"
-    assert figures.replies > 50
+    assert figures.messages > 60, "there was load"
+    assert figures.replies > 60
     found = {
         name: number
         for name, number in list(asdict(figures).items())[5:]
@@ -351,4 +351,4 @@ def test_two_programs_on_one_postgresql(tmp_path: Path, fresh_postgres: str, key
             "BOT_DATABASE_URL": fresh_postgres,
         }
         desks = [RunningDesk(tmp_path / name, settings) for name in ("one", "two")]
-        judge(*survive(desks, fresh_postgres, relay, kills=6))
+        judge(*survive(desks, fresh_postgres, relay, kills=4))

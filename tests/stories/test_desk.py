@@ -50,13 +50,14 @@ def test_topics_are_recognised(
     assert any(answer[:40] in text or title == text for text in texts), texts
 
 
-def test_two_misunderstandings_bring_a_person(rasa_desk: RunningDesk) -> None:
+def test_who_is_not_understood_gets_a_person(rasa_desk: RunningDesk) -> None:
+    """A guess, one request to say it otherwise, then a person: never a circle."""
     chat = Chat(rasa_desk, "en")
-    chat.ask("hello", at_least=2)
+    chat.ask("hello", at_least=3)
     said: list[str] = []
-    for text in ("qwrt zxcv plmk", "zzz kkk vvv bnm"):
+    for text in ("qwrt zxcv plmk", "zzz kkk vvv bnm", "wx wx wx qq"):
         said += [m["text"] for m in chat.ask(text)]
-    assert re.search(r"Your number is [0-9A-Z]{3}-[0-9A-Z]{3}", said[-1])
+    assert any(re.search(r"Your number is [0-9A-Z]{3}-[0-9A-Z]{3}", text) for text in said)
 
 
 def test_danger_is_answered_at_once_and_opens_one_case(rasa_desk: RunningDesk) -> None:
