@@ -1,6 +1,7 @@
 """The command line: `bot --help`."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -88,7 +89,8 @@ def serve() -> None:
             proxy_headers=True,
         )
     )
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped everything by then
+        server.run()
     if held is not None:
         held.close()
     if not server.started:

@@ -33,7 +33,7 @@ from config.vault import load_vault, use_vault
 from handoff.console import ConsoleContext, console_routes
 from handoff.desk import Desk
 from handoff.hours import load_hours
-from handoff.staff import first_account, first_password, keep_first_password
+from handoff.staff import first_account, first_password
 from nlu.rasa_process import RasaProcess
 from nlu.understand import Understander
 
@@ -118,9 +118,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     database = Database(settings.database, threads=max(4, settings.workers))
     database.migrate()
     published = database.write_now(publish, loaded.content.all_texts.values())
-    password = database.write_now(first_account)
-    if password:
-        keep_first_password(settings.data_dir, password)
+    database.write_now(first_account, settings.data_dir)
     if database.is_sqlite:
         database.write_now(release_all)
     desk = Desk(loaded.content.texts, published, hours)

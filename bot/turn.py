@@ -100,8 +100,7 @@ class Worker:
         try:
             while True:
                 self._woken.clear()
-                if await self._claim():
-                    continue
+                await self._claim()
                 # Not wait_for(): up to Python 3.11 it can swallow a cancellation, and never end.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
@@ -111,22 +110,21 @@ class Worker:
                 await asyncio.wait(list(self._leases), timeout=10)
             renewing.cancel()
 
-    async def _claim(self) -> bool:
-        """Start work on due conversations; whether it is worth looking again at once."""
+    async def _claim(self) -> None:
+        """Start work on due conversations."""
         free = self.parallel - len(self._leases)
         if free <= 0:
-            return False  # a finished task wakes us
+            return  # a finished task wakes us
         try:
             leases = await self.database.write(claim, free)
         except Exception:
             log.exception("claim_failed")
             await asyncio.sleep(1)
-            return False
+            return
         for lease in leases:
             task = asyncio.create_task(self._work(lease))
             self._leases[task] = lease
             task.add_done_callback(self._finished)
-        return False
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._leases.pop(task, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import JSON, ForeignKey, String, delete, func, select, update
+from sqlalchemy import JSON, ForeignKey, String, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from config.database import Base, now
@@ -109,20 +109,20 @@ def add_staff(
     return row.id
 
 
-def first_account(session: Session) -> str | None:
-    """Make the account `admin` when there is none at all; returns its password then."""
+def first_account(session: Session, data_dir: Path) -> None:
+    """Make the account `admin` when there is none at all.
+
+    Its password is kept in `data_dir` first: a crash in between must not lock everybody out.
+    """
+    if session.get_bind().dialect.name == "postgresql":  # several programs may start at once
+        session.execute(text("lock table staff in share row exclusive mode"))
     if session.scalar(select(func.count()).select_from(Staff)):
-        return None
+        return
     password = "-".join(secrets.token_hex(2) for _ in range(4))
-    add_staff(session, "admin", "Admin", password, ROLES)
-    return password
-
-
-def keep_first_password(data_dir: Path, password: str) -> None:
-    """Keep the first password for its owner until it has been changed (mode 0600)."""
     path = data_dir / FIRST_SIGN_IN
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(password)
+    add_staff(session, "admin", "Admin", password, ROLES)
 
 
 def first_password(data_dir: Path) -> str | None:

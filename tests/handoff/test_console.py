@@ -45,7 +45,6 @@ from handoff.staff import (
     Staff,
     StaffSession,
     add_staff,
-    keep_first_password,
     set_active,
 )
 
@@ -392,7 +391,7 @@ async def test_signing_out_ends_the_session(site: Site) -> None:
 
 
 async def test_a_new_password_ends_other_sessions_and_the_kept_first_one(site: Site) -> None:
-    keep_first_password(site.folder, PASSWORD)
+    (site.folder / FIRST_SIGN_IN).write_text(PASSWORD)
     here, elsewhere = await site.enter("ana"), await site.enter("ana")
     assert "Choose your own password" in (await here.get("/console/queue")).text
     form = {"old": PASSWORD, "new": "a much better one", "again": "a much better one"}
