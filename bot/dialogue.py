@@ -31,6 +31,8 @@ Action = Literal[
 HELPFUL, HUMAN, NONE = "/helpful", "/human", "/none"
 ERASE, KEEP = "/delete yes", "/delete no"
 TOPICS_OFFERED = 3
+MOST_UNCLEAR = 2
+"""Guesses and requests to say it otherwise, in a row, before a person takes over."""
 MENU = (
     "wage_unpaid",
     "dismissal",
@@ -205,9 +207,12 @@ def _respond(
             and library.has(f"faq/{topic}/title", here.language)
         ]
         if offered and understanding.topics[0][1] >= limits.suggest:
+            unclear = int(state.get("unclear", 0))
+            if unclear >= MOST_UNCLEAR:
+                return _person("unsure", here, state)
             buttons = [(f"faq/{topic}/title", f"/topic {topic}") for topic in offered]
             ask = Say("suggest.ask", (*buttons, ("button.none", NONE), ("button.human", HUMAN)))
-            return _decision("suggest", (ask,), here, {**state, "suggested": offered})
+            return _decision("suggest", (ask,), here, {**state, "unclear": unclear + 1})
     return _again(here, state, "out_of_scope.say" if foreign else "rephrase.ask")
 
 
@@ -300,7 +305,7 @@ def _answer(topic: str, here: Situation, library: Library, state: dict[str, Any]
     buttons = (("button.helpful", HELPFUL), ("button.human", HUMAN))
     if library.topics[topic]:  # never enough without a person: that button comes first
         buttons = buttons[::-1]
-    state |= {"rephrased": 0, "topic": topic}
+    state |= {"rephrased": 0, "unclear": 0, "topic": topic}
     return _decision("answer", (Say(f"faq/{topic}", buttons),), here, state, topic=topic)
 
 
@@ -314,18 +319,20 @@ def _greet(here: Situation, library: Library, state: dict[str, Any]) -> Decision
 
 def _person(reason: Literal["asked", "unsure"], here: Situation, state: dict[str, Any]) -> Decision:
     handoff = Handoff(reason, topic=str(state.get("topic", "")), language=here.language)
-    return _decision("handoff", _promise(here), here, {**state, "rephrased": 0}, handoff)
+    return _decision(
+        "handoff", _promise(here), here, {**state, "rephrased": 0, "unclear": 0}, handoff
+    )
 
 
 def _again(here: Situation, state: dict[str, Any], text_id: str) -> Decision:
     """Ask once more; the second time in a row a person takes over."""
-    tried = int(state.get("rephrased", 0))
-    if tried >= 1 and text_id == "rephrase.ask":
-        return _person("unsure", here, state)
-    if text_id == "out_of_scope.say" and tried >= 3:
+    tried, unclear = int(state.get("rephrased", 0)), int(state.get("unclear", 0))
+    if unclear >= MOST_UNCLEAR or (text_id == "rephrase.ask" and tried >= 1):
         return _person("unsure", here, state)
     ask = Say(text_id, (("button.human", HUMAN),))
-    return _decision("rephrase", (ask,), here, {**state, "rephrased": tried + 1})
+    return _decision(
+        "rephrase", (ask,), here, {**state, "rephrased": tried + 1, "unclear": unclear + 1}
+    )
 
 
 def _which_language(

@@ -54,6 +54,8 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      ["error.too_long", "faq/wage_unpaid"]),
     ("likely topic", "lương", understood(("faq/wage_unpaid", LIKELY), ("faq/dismissal", 0.2)), {},
      "suggest", ["suggest.ask"]),
+    ("guessed wrong twice: a person", "lương", understood(("faq/wage_unpaid", LIKELY)),
+     {"state": {**GREETED, "unclear": 2}}, "handoff", ["handoff.open"]),
     ("not understood, once", "blah blah", understood(("faq/wage_unpaid", WEAK)), {}, "rephrase",
      ["rephrase.ask"]),
     ("not understood, twice: a person", "blah", understood(("faq/wage_unpaid", WEAK)),
