@@ -15,10 +15,18 @@ import structlog
 import typer
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bot.app import AlreadyRunningError, application, build, lock
+from bot.app import (
+    CHANNEL_SETTINGS,
+    AlreadyRunningError,
+    application,
+    build,
+    channels_alone,
+    lock,
+)
 from bot.content import Loaded, load_content
 from bot.dialogue import Heard, Situation, decide
 from config.content import ContentError
@@ -39,6 +47,11 @@ app = typer.Typer(
 )
 faq_app = typer.Typer(help="Look after the FAQ in `faq_data/`.", no_args_is_help=True)
 app.add_typer(faq_app, name="faq")
+channels_app = typer.Typer(
+    help="Look after the channels: LINE, Telegram, SMS, telephone, e-mail, web chat.",
+    no_args_is_help=True,
+)
+app.add_typer(channels_app, name="channels")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -135,7 +148,7 @@ def status() -> None:
 def show_settings() -> None:
     """List every setting with its meaning and default. They come from the environment or `.env`."""
     table = Table("variable", "meaning", "default", "secret")
-    for name, meaning, default, secret in describe():
+    for name, meaning, default, secret in describe(Settings, *CHANNEL_SETTINGS):
         table.add_row(name, meaning, default, "yes" if secret else "")
     out.print(table)
 
@@ -214,6 +227,61 @@ def train_now() -> None:
             )
         )
     out.print(f"The model for this FAQ is {model}.")
+
+
+Name = Annotated[
+    str, typer.Argument(help="One channel, e.g. `line`. Left out: all that are set up.")
+]
+
+
+@channels_app.command("check")
+def check_channels(name: Name = "") -> None:
+    """Look at each channel: secrets, web hook, permissions. Says what to do about each fault.
+
+    Changes nothing, and may run while the desk does.
+    """
+    _on_channels(name, setup=False)
+
+
+@channels_app.command("setup")
+def set_up_channels(name: Name = "") -> None:
+    """Set web hooks, commands and menus at the vendors that have an API for it.
+
+    Repeating it does no harm. Needs `BOT_PUBLIC_URL` where a vendor is to call the desk.
+    """
+    _on_channels(name, setup=True)
+
+
+def _on_channels(name: str, *, setup: bool) -> None:
+    settings = _settings()
+    _log("error")
+
+    async def work() -> bool:
+        async with channels_alone(settings) as channels:
+            if name and name not in channels:
+                known = ", ".join(channels)
+                _fail(
+                    f"The channel “{name}” is not set up. These are: {known}. See `bot settings`."
+                )
+            well = True
+            for channel in [channels[name]] if name else channels.values():
+                out.print(f"[bold]{channel.name}[/]")
+                with _progress() as progress:
+                    progress.add_task("asking the vendor", total=None)
+                    findings = await (channel.setup() if setup else channel.check())
+                for finding in findings:
+                    mark = "[green]ok[/] " if finding.ok else "[red]no[/] "
+                    detail = f": {finding.detail}" if finding.detail else ""
+                    out.print(f"  {mark} {escape(finding.what + detail)}")
+                    if not finding.ok:
+                        out.print(f"      → {escape(finding.remedy)}")
+                if not findings:
+                    out.print("  [dim]nothing to do[/]")
+                well = well and all(finding.ok for finding in findings)
+            return well
+
+    if not asyncio.run(work()):
+        raise typer.Exit(1)
 
 
 @faq_app.command("check")

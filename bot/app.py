@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import fcntl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, generate_latest
+from pydantic_settings import BaseSettings
+from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -20,9 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.content import load_content
 from bot.turn import Content, Worker
+from channels.context import ChannelContext
 from channels.email import Email
-from channels.log import accept, is_done, publish, release_all
-from channels.message import Accepted, Channel, InboundMessage
+from channels.log import accept_all, is_done, note, publish, release_all
+from channels.media import MediaFetcher, MediaStore
+from channels.message import Accepted, Channel, InboundMessage, Notice
 from channels.webchat import WebChat
 from config.content import read_yaml
 from config.database import Database
@@ -47,17 +51,37 @@ class AlreadyRunningError(RuntimeError):
 
 
 class Inbox:
-    """Takes messages from the channels: durable first, then known to the workers."""
+    """Takes messages from the channels: durable first, then known to the workers.
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    `undelivered(session, conversation)` is called when a vendor tells that words are lost.
+    """
+
+    def __init__(
+        self, database: Database, media: MediaStore, undelivered: Callable[[Session, int], None]
+    ) -> None:
+        self.database, self.media, self.undelivered = database, media, undelivered
         self._turned = asyncio.Condition()
 
     async def accept(self, message: InboundMessage) -> Accepted:
         """Write a message down. When this returns, it is kept."""
-        accepted = await self.database.write(accept, message)
-        ACCEPTED.labels(message.channel, str(accepted.duplicate).lower()).inc()
+        return (await self.accept_all([message]))[0]
+
+    async def accept_all(self, messages: Sequence[InboundMessage]) -> Sequence[Accepted]:
+        """Write down the messages of one delivery together, ahead of other work."""
+        accepted = await self.database.write_first(accept_all, messages)
+        for message, one in zip(messages, accepted, strict=True):
+            ACCEPTED.labels(message.channel, str(one.duplicate).lower()).inc()
+            if one.duplicate:
+                self.media.remove(file.file for file in message.attachments)
         return accepted
+
+    async def note(self, *notices: Notice) -> None:
+        """Write down what happened to messages and contacts."""
+        await self.database.write_first(self._note, notices)
+
+    def _note(self, session: Session, notices: Sequence[Notice]) -> None:
+        for conversation_id in dict.fromkeys(number for number, _ in note(session, notices)):
+            self.undelivered(session, conversation_id)
 
     async def turn(self, message_id: int, timeout: float) -> bool:
         """Wait until a message has had its turn, here or in another process."""
@@ -87,6 +111,7 @@ class Program:
     inbox: Inbox
     channels: dict[str, Channel]
     webchat: WebChat
+    media: MediaFetcher
     rasa: RasaProcess | None
     worker: Worker
     console: ConsoleContext
@@ -122,14 +147,13 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     if database.is_sqlite:
         database.write_now(release_all)
     desk = Desk(loaded.content.texts, published, hours)
-    inbox = Inbox(database)
+    store = MediaStore(settings.media_home, settings.media_limit_mb * 1_048_576, settings.url)
+    inbox = Inbox(database, store, desk.undelivered)
 
     def texts() -> Texts:
         return loaded.content.texts
 
-    webchat = WebChat(inbox, database, texts, settings.mail_address)
-    mail = Email(inbox, settings, texts)
-    channels: dict[str, Channel] = {webchat.name: webchat, mail.name: mail}
+    webchat, channels = open_channels(ChannelContext(inbox, database, settings, texts, store))
     rasa = None
     if settings.rasa or settings.rasa_url:
         rasa = RasaProcess(
@@ -168,6 +192,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         inbox,
         channels,
         webchat,
+        MediaFetcher(database, store, channels),
         rasa,
         worker,
         console,
@@ -175,6 +200,40 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         first_password(settings.data_dir),
     )
     return program
+
+
+CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = ()
+"""The settings of the channels that need some of their own."""
+
+
+def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]:
+    """The channels that are set up. Web chat and e-mail always are.
+
+    Raises:
+        SettingsError: a channel's settings are wrong.
+    """
+    webchat = WebChat(context)
+    opened: list[Channel] = [webchat, Email(context)]
+    return webchat, {channel.name: channel for channel in opened}
+
+
+@contextlib.asynccontextmanager
+async def channels_alone(settings: Settings) -> AsyncIterator[dict[str, Channel]]:
+    """The channels without the desk, to look at or set up; nothing is listened to or received.
+
+    Raises:
+        ContentError, SettingsError, VaultError: with a remedy.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    use_vault(load_vault(settings.data_dir, settings.data_key.get_secret_value())[0])
+    texts = load_content(settings.faq_dir).content.texts
+    database = Database(settings.database)
+    store = MediaStore(settings.media_home, settings.media_limit_mb * 1_048_576, settings.url)
+    inbox = Inbox(database, store, lambda _session, _conversation: None)
+    try:
+        yield open_channels(ChannelContext(inbox, database, settings, lambda: texts, store))[1]
+    finally:
+        database.close()
 
 
 def application(program: Program) -> Starlette:
@@ -208,6 +267,7 @@ def application(program: Program) -> Starlette:
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Mount("/console", routes=console_routes(program.console)),
+        *program.media.store.routes(program.database),
         *(route for channel in program.channels.values() for route in channel.routes()),
     ]
     return Starlette(
@@ -231,6 +291,8 @@ async def running(program: Program) -> AsyncIterator[None]:
     def heard(topic: str) -> None:
         if topic in {"work", ""}:
             program.worker.wake()
+        if topic in {"media", ""}:
+            program.media.wake()
         if topic == "turn":
             start(program.inbox.turned())
         program.webchat.heard(topic)
@@ -242,6 +304,7 @@ async def running(program: Program) -> AsyncIterator[None]:
             start(asyncio.to_thread(program.worker.understander.warm))
             start(program.worker.run())
             start(program.worker.sweep())
+            start(program.media.run())
             if program.rasa is not None:
                 await program.rasa.start()
             try:

@@ -34,10 +34,13 @@ from bot.app import Inbox
 from bot.bench_stock import Note, Question, spread
 from bot.content import Loaded
 from bot.turn import Worker
+from channels.context import ChannelContext
 from channels.log import Contact, Conversation, Message, next_due, publish
+from channels.media import MediaStore
 from channels.message import InboundMessage
 from channels.webchat import WebChat
 from config.database import Database
+from config.settings import Settings
 from config.vault import Vault, use_vault, vault
 from handoff.desk import Desk
 from handoff.hours import load_hours
@@ -129,8 +132,12 @@ class _Log:
         content = loaded.content
         self.published = self.database.write_now(publish, content.all_texts.values())
         desk = Desk(content.texts, self.published, load_hours())
-        self.inbox = Inbox(self.database)
-        webchat = WebChat(self.inbox, self.database, lambda: content.texts, "")
+        settings = Settings()
+        store = MediaStore(settings.media_home, 0, settings.url)
+        self.inbox = Inbox(self.database, store, desk.undelivered)
+        webchat = WebChat(
+            ChannelContext(self.inbox, self.database, settings, lambda: content.texts, store)
+        )
         channels = {webchat.name: webchat}
         self.worker = Worker(self.database, channels, understander, desk, content, SENDERS)
         self._rng = random.Random(size)  # noqa: S311 - to be the same each time

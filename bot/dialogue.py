@@ -67,7 +67,11 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The message, as far as deciding needs it. `command`: if the whole message is one."""
+    """The message, as far as deciding needs it. `command`: if the whole message is one.
+
+    `attachments`: files, places and cards, which only a person can answer. `kind`: as in
+    `channels.message.Kind`, or `withdrawn`.
+    """
 
     text: str
     choice: str = ""
@@ -75,6 +79,7 @@ class Heard:
     attachments: int = 0
     recent: int = 1
     more_waiting: bool = False
+    kind: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,12 @@ def decide(
         handoff = _risk_handoff(understanding, here) if risk.level == "high" else None
         return Decision("silent", (), handoff, language, situation.language_chosen, situation.state)
     calm = risk.level == "none"
+    if calm and heard.kind == "withdrawn":
+        return Decision("silent", (), None, language, situation.language_chosen, situation.state)
+    if calm and heard.kind == "start" and not heard.text.strip():
+        if language:
+            return _greet(here, library, state)
+        return _decision("language", (_menu(library),), here, {**state, "menu": False})
     if calm and choice.startswith("/topic "):
         topic = choice.removeprefix("/topic ")
         if topic in library.topics:

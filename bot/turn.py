@@ -50,6 +50,10 @@ DEGRADED = Gauge("desk_understanding_degraded", "1 while Rasa is away")
 LOOK_AGAIN = 2.0
 """Seconds after which a worker looks for work even if nobody woke it."""
 RENEW = 5.0
+SLOW = 1.0
+"""Seconds of understanding after which a channel shows that an answer is coming."""
+FOR_A_PERSON = {"place", "contact", "voicemail"}
+"""Kinds of message that only a person can answer, as one with a file."""
 FORGET_AFTER = timedelta(seconds=60)
 """Between a worker's wish to be erased and the erasure: the confirmation still has to arrive."""
 
@@ -155,7 +159,9 @@ class Worker:
         if work.replies:
             channel = self.channels.get(work.channel)
             if channel is not None:
-                return await deliver(self.database, channel, work, self._hint)
+                return await deliver(
+                    self.database, channel, work, self._hint, self.desk.undelivered
+                )
             kept = {reply.id: "" for reply in work.replies}
             why = f"the channel {work.channel} is not set up"
             return await self.database.write(mark_sent, lease, kept, "kept", why)
@@ -180,11 +186,22 @@ class Worker:
             # A pressed button carries its label, which is our word, not the worker's.
             pressed = incoming.text.strip().casefold() in work.state.get("choices", {})
             words = "" if pressed else incoming.text
-            [understanding] = await self.understander.understand([words], [prior])
+            waiting = asyncio.create_task(self._busy(work))
+            try:
+                [understanding] = await self.understander.understand([words], [prior])
+            finally:
+                waiting.cancel()
             DEGRADED.set(understanding.degraded)
             more, action = await self.database.write(self._commit, work, incoming, understanding)
         TURNS.labels(action).inc()
         return more
+
+    async def _busy(self, work: Work) -> None:
+        """Let the worker see that an answer is coming, when it takes a while."""
+        await asyncio.sleep(SLOW)
+        channel = self.channels.get(work.channel)
+        if channel is not None and work.holder == "bot":
+            await channel.busy(work.address, work.thread)
 
     @property
     def _languages(self) -> tuple[str, ...]:
@@ -200,9 +217,10 @@ class Worker:
                 incoming.text,
                 incoming.choice,
                 content.texts.command(incoming.text),
-                incoming.attachments,
+                incoming.attachments + (incoming.kind in FOR_A_PERSON),
                 incoming.recent,
                 work.more_waiting,
+                incoming.kind,
             ),
             understanding,
             Situation(
@@ -221,7 +239,7 @@ class Worker:
         conversation.stopped = decision.stop
         if decision.erase:
             conversation.erase_at = now(session) + FORGET_AFTER
-        case, news = open_case(session, conversation.id), True
+        case, news = open_case(session, conversation.contact_id), True
         if decision.handoff is not None:
             case, news = hand_over(session, conversation, decision.handoff, self.desk.hours)
         choices: dict[str, str] = {}

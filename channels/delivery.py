@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from itertools import takewhile
 
+import regex as graphemes
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 from channels.log import Lease, Outgoing, Work, hold, mark_sent, mark_unsent
 from channels.message import (
     BlockedError,
+    Button,
     Channel,
     NotConfiguredError,
     OutboundMessage,
@@ -36,15 +38,24 @@ LONGEST_PAUSE = 600.0
 MOST_ATTEMPTS = 60
 """After this many attempts (about nine hours) a reply counts as failed; the console can resend."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？။।\n])\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？။।\n])\s*")
+"""Not a point inside an address or a number."""
+
+Undelivered = Callable[[Session, int], None]
+"""What is to be done, in the same transaction, when words to a worker are lost: conversation id."""
 
 
 async def deliver(
-    database: Database, channel: Channel, work: Work, hint: Callable[[str], str]
+    database: Database,
+    channel: Channel,
+    work: Work,
+    hint: Callable[[str], str],
+    undelivered: Undelivered,
 ) -> bool:
     """Send the first unsent replies of a conversation, as many as leave together; note the outcome.
 
-    `hint(language)`: the published words over numbered choices. Returns whether there is more work.
+    `hint(language)`: the published words over numbered choices. `undelivered` is called when they
+    failed for good, other than by the worker's own wish. Returns whether there is more work.
     """
     first = work.replies[0]
     group: list[Outgoing] = []
@@ -56,19 +67,22 @@ async def deliver(
         group.append(reply)
         outgoing += parts
     ids = [reply.id for reply in group]
+
+    async def failed(numbers: list[int], reason: str) -> bool:
+        gone = dict.fromkeys(numbers, "")
+        return await _note(database, channel, work.lease, gone, "failed", reason, undelivered)
+
     unproven = [reply.id for reply in group if not reply.proven]
     if unproven:
         log.critical("unpublished_words_held_back", messages=unproven)
-        gone = dict.fromkeys(unproven, "")
-        return await _note(database, channel, work.lease, gone, "failed", "not published")
+        return await failed(unproven, "not published")
     try:
         sent: list[str] = []
         for start in range(0, len(outgoing), channel.limits.group):
             sent += await channel.send(outgoing[start : start + channel.limits.group])
     except TemporarySendError as error:
         if first.attempts + 1 >= MOST_ATTEMPTS:
-            gone = dict.fromkeys(ids, "")
-            return await _note(database, channel, work.lease, gone, "failed", str(error))
+            return await failed(ids, str(error))
         pause = min(LONGEST_PAUSE, 2.0**first.attempts) * random.uniform(0.7, 1.3)  # noqa: S311
         if isinstance(error, RateLimitedError):
             pause = max(pause, error.retry_after)
@@ -84,14 +98,12 @@ async def deliver(
         return await _note(database, channel, work.lease, gone, "failed", str(error))
     except SendError as error:
         log.error("reply_failed", channel=channel.name, messages=ids, reason=str(error))
-        gone = dict.fromkeys(ids, "")
-        return await _note(database, channel, work.lease, gone, "failed", str(error))
+        return await failed(ids, str(error))
     except Exception as error:  # a fault of ours or of an SDK must not stop the conversation
         log.exception("reply_fault", channel=channel.name, messages=ids)
         pause = min(LONGEST_PAUSE, 2.0 ** (first.attempts + 2))
         if first.attempts + 1 >= MOST_ATTEMPTS:
-            gone = dict.fromkeys(ids, "")
-            return await _note(database, channel, work.lease, gone, "failed", type(error).__name__)
+            return await failed(ids, type(error).__name__)
         return await database.write(mark_unsent, work.lease, ids, type(error).__name__, pause)
     vendor_ids = dict(zip((part.key.partition("/")[0] for part in outgoing), sent, strict=False))
     marks = {message_id: vendor_ids.get(str(message_id), "") for message_id in ids}
@@ -102,10 +114,12 @@ def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[Ou
     """A reply as the messages that its channel can carry."""
     limits = channel.limits
     text, buttons = reply.body, reply.buttons
-    if len(buttons) > limits.buttons:
+    few = len(buttons) <= limits.buttons
+    if not few or any(limits.measure(button.label) > limits.label for button in buttons):
         numbered = "\n".join(f"{n}. {button.label}" for n, button in enumerate(buttons, 1))
-        text, buttons = f"{text}\n\n{hint}\n{numbered}", ()
-    parts = split(text, limits.text)
+        text = f"{text}\n\n{hint}\n{numbered}"
+        buttons = tuple(Button(str(n), b.value) for n, b in enumerate(buttons, 1)) if few else ()
+    parts = split(text, limits.text, limits.measure)
     return [
         OutboundMessage(
             key=f"{reply.id}/{number}",
@@ -115,26 +129,39 @@ def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[Ou
             buttons=buttons if number == len(parts) else (),
             from_counsellor=reply.author == "counsellor",
             thread=work.thread,
+            attachments=reply.attachments if number == len(parts) else (),
+            attempts=reply.attempts,
         )
         for number, part in enumerate(parts, 1)
     ]
 
 
-def split(text: str, limit: int) -> list[str]:
-    """Cut a text into parts of at most `limit` characters, at sentence ends where possible.
+def split(text: str, limit: int, measure: Callable[[str], int] = len) -> list[str]:
+    """Cut a text into parts of at most `limit`, as `measure` counts, at sentence ends if possible.
 
-    Nothing is lost or added but white space at the cuts and around the text.
+    Nothing is lost or added but white space at the cuts and around the text; what a reader sees as
+    one character stays whole.
     """
     parts: list[str] = []
     rest = text.strip()
-    while len(rest) > limit:
-        ends = [m.start() for m in _SENTENCE_END.finditer(rest[:limit]) if m.start()]
-        cut = ends[-1] if ends and ends[-1] > limit // 3 else 0
-        cut = cut or rest.rfind(" ", limit // 3, limit + 1)
-        cut = cut if cut > 0 else limit
+    while measure(rest) > limit:
+        room = min(limit, len(rest))
+        while measure(rest[:room]) > limit:
+            room -= max(1, (measure(rest[:room]) - limit) // 2)
+        ends = [m.start() for m in _SENTENCE_END.finditer(rest[:room]) if m.start()]
+        cut = ends[-1] if ends and ends[-1] > room // 3 else 0
+        cut = cut or rest.rfind(" ", room // 3, room + 1)
+        cut = cut if cut > 0 else _whole(rest, room)
         parts.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
     return [*parts, rest] if rest or not parts else parts
+
+
+def _whole(text: str, room: int) -> int:
+    """The last place up to `room` at which no character (grapheme cluster) is cut in two."""
+    near = max(0, room - 64)
+    ends = [near + m.end() for m in graphemes.finditer(r"\X", text[near : room + 64])]
+    return max((end for end in ends if near < end <= room), default=room)
 
 
 async def _note(
@@ -144,9 +171,16 @@ async def _note(
     marks: dict[int, str],
     state: str,
     reason: str = "",
+    undelivered: Undelivered | None = None,
 ) -> bool:
     REPLIES.labels(channel.name, state).inc(len(marks))
-    return await database.write(mark_sent, lease, marks, state, reason)
+
+    def work(session: Session) -> bool:
+        if undelivered is not None:
+            undelivered(session, lease.conversation_id)
+        return mark_sent(session, lease, marks, state, reason)
+
+    return await database.write(work)
 
 
 def _together(reply: Outgoing, first: Outgoing) -> bool:

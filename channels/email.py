@@ -9,7 +9,7 @@ import asyncio
 import email.policy
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from email.errors import MessageError
@@ -17,7 +17,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.utils import format_datetime, make_msgid, parseaddr
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiosmtplib
 import structlog
@@ -27,9 +27,10 @@ from inscriptis import get_text
 from mailparser_reply import EmailReplyParser
 from starlette.routing import BaseRoute
 
+from channels.context import ChannelContext
 from channels.message import (
+    Finding,
     InboundMessage,
-    Inbox,
     Limits,
     NotConfiguredError,
     OutboundMessage,
@@ -37,8 +38,6 @@ from channels.message import (
     TemporarySendError,
     clean,
 )
-from config.settings import Settings
-from config.texts import Texts
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +53,9 @@ class Email:
     name: ClassVar[str] = "email"
     limits: ClassVar[Limits] = Limits(text=200_000, buttons=0, group=20)
 
-    def __init__(self, inbox: Inbox, settings: Settings, texts: Callable[[], Texts]) -> None:
-        self.inbox, self.settings, self.texts = inbox, settings, texts
-        self.address = settings.mail_address.lower()
+    def __init__(self, context: ChannelContext) -> None:
+        self.inbox, self.settings, self.texts = context.inbox, context.settings, context.texts
+        self.address = self.settings.mail_address.lower()
 
     def routes(self) -> Sequence[BaseRoute]:
         """None: mail comes by SMTP."""
@@ -185,6 +184,21 @@ class Email:
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise TemporarySendError(f"relay unreachable ({type(error).__name__})") from None
         return [str(mail["Message-ID"]) for _ in messages]
+
+    async def busy(self, address: str, thread: dict[str, Any]) -> None:
+        """Mail shows nothing of the kind."""
+
+    async def fetch(self, source: str) -> tuple[str, bytes]:
+        """Never called: files come with the mail."""
+        raise RejectedError(source)
+
+    async def check(self) -> list[Finding]:
+        """Whether mail can leave."""
+        return []
+
+    async def setup(self) -> list[Finding]:
+        """Nothing to set up."""
+        return []
 
     def compose(self, messages: Sequence[OutboundMessage]) -> EmailMessage:
         """One mail of several messages, in the thread of the worker's last mail."""

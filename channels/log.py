@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     String,
     UniqueConstraint,
+    case,
     func,
     or_,
     select,
@@ -28,9 +29,21 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from channels.message import Accepted, Attachment, Button, InboundMessage, Moment, clean
+from channels import media
+from channels.message import (
+    Accepted,
+    Attachment,
+    Button,
+    InboundMessage,
+    Moment,
+    Notice,
+    Presence,
+    Receipt,
+    Withdrawal,
+    clean,
+)
 from config.database import Base, announce, now
-from config.texts import Text, render
+from config.texts import JAPAN, Text, render
 from config.vault import BlindIndex, Sealed, SealedJson, vault
 
 LEASE = timedelta(seconds=15)
@@ -41,11 +54,18 @@ Holder = Literal["bot", "desk"]
 
 
 class Contact(Base):
-    """A person, perhaps on several channels. Erasing empties her rows and keeps the count."""
+    """A person, perhaps on several channels. Erasing empties her rows and keeps the count.
+
+    `preferred_id`: the conversation in which she wants to be written to. `safe_from`, `safe_until`:
+    the time of day (HH:MM in Japan) in which it is safe to write to her unasked; may span midnight.
+    """
 
     __tablename__ = "contact"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    preferred_id: Mapped[int | None]
+    safe_from: Mapped[str | None] = mapped_column(String(5))
+    safe_until: Mapped[str | None] = mapped_column(String(5))
     created_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
 
@@ -54,6 +74,8 @@ class Conversation(Base):
     """A contact on a channel. `due_at`: when there is work; empty when there is none.
 
     `erase_at`: she asked to be forgotten; a moment is left so that the confirmation still arrives.
+    `continues_id`: an earlier conversation that this one goes on with and shows (an SMS with a link
+    to the web chat). `member`: the organisation whose flyer brought her.
     """
 
     __tablename__ = "conversation"
@@ -71,6 +93,8 @@ class Conversation(Base):
     state: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     stopped: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
+    continues_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"))
+    member: Mapped[str] = mapped_column(String(40), default="")
     heard_at: Mapped[datetime | None]
     due_at: Mapped[datetime | None] = mapped_column()
     lease_until: Mapped[datetime | None]
@@ -115,8 +139,10 @@ class PublishedText(Base):
 
 
 class Message(Base):
-    """A message in (`received` → `done`) or out (`queued` → `sent` → `delivered` → `read`, or
-    `kept` where no way out is set up, or `failed`). What the bot says names its published text."""
+    """A message in (`received` → `done`) or out (`queued` → `sent` → `delivered` →
+    `read`, or `kept` where no way out is set up, or `failed`). What the bot says names its
+    published text. `files`: how many files it has; `edits_id`: the message that it corrects;
+    `held`: queued until the worker's safe hours or until she writes again."""
 
     __tablename__ = "message"
 
@@ -130,7 +156,11 @@ class Message(Base):
     body: Mapped[str] = mapped_column(Sealed)
     original: Mapped[str | None] = mapped_column(Sealed)
     choice: Mapped[str] = mapped_column(String(80), default="")
-    attachments: Mapped[list[dict[str, Any]] | None] = mapped_column(SealedJson)
+    kind: Mapped[str] = mapped_column(String(12), default="text")
+    files: Mapped[int] = mapped_column(default=0)
+    edits_id: Mapped[int | None]
+    receipt_index: Mapped[str | None] = mapped_column(BlindIndex, index=True)
+    held: Mapped[bool] = mapped_column(default=False)
     understanding: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)
     published_id: Mapped[int | None] = mapped_column(ForeignKey("published_text.id"))
     params: Mapped[dict[str, str] | None] = mapped_column(JSON)
@@ -191,6 +221,7 @@ class Incoming:
     choice: str
     at: datetime
     recent: int
+    kind: str
     attachments: int
 
 
@@ -206,6 +237,7 @@ class Outgoing:
     answers_id: int | None
     attempts: int
     proven: bool
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +330,10 @@ def accept(session: Session, message: InboundMessage) -> Accepted:
     if known is not None:
         return Accepted(known, duplicate=True)
     stamp = now(session)
+    edited = None
+    if message.edits:
+        earlier = vault().index(message.channel, "message", message.edits)
+        edited = session.scalar(select(Message.id).where(Message.external_index == earlier))
     row = Message(
         conversation_id=conversation.id,
         author="worker",
@@ -308,21 +344,113 @@ def accept(session: Session, message: InboundMessage) -> Accepted:
         body=clean(message.text)[:TEXT_KEPT],
         original=clean(message.original)[:TEXT_KEPT] or None,
         choice=clean(message.choice)[:80],
-        attachments=[_attachment(a) for a in message.attachments] or None,
+        kind=message.kind,
+        files=len(message.attachments),
+        edits_id=edited,
         created_at=stamp,
     )
     session.add(row)
-    conversation.heard_at = stamp
-    conversation.due_at = stamp
-    conversation.stopped = False
     if message.thread:
         conversation.thread = message.thread
     if message.name:
         conversation.name = message.name[:200]
+    if message.member:
+        conversation.member = conversation.member or message.member[:40]
+    conversation.heard_at = stamp
+    conversation.due_at = stamp
+    conversation.stopped = False
     session.flush()
+    if message.attachments:
+        media.add(session, row.id, conversation.id, message.channel, message.attachments)
+    # She reads now, so what was held until her safe hours may come.
+    _free(session, conversation.id)
     announce(session, "work")
     announce(session, f"conversation:{conversation.id}")
     return Accepted(row.id, duplicate=False)
+
+
+def accept_all(session: Session, messages: Sequence[InboundMessage]) -> list[Accepted]:
+    """Write down the messages of one delivery in one transaction, in order."""
+    return [accept(session, message) for message in messages]
+
+
+def _free(session: Session, conversation_id: int) -> None:
+    session.execute(
+        update(Message)
+        .where(Message.conversation_id == conversation_id, Message.state == "queued")
+        .where(Message.state.in_(("received", "queued")), Message.held)  # the partial index serves
+        .values(held=False, attempt_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+RANKS = {"queued": 0, "kept": 0, "sent": 1, "failed": 1, "delivered": 2, "read": 3}
+"""A receipt only ever raises the state of a message; they come late and in any order."""
+
+
+def note(session: Session, notices: Sequence[Notice]) -> list[tuple[int, int]]:
+    """Write down what vendors tell. Returns (conversation, message) of each that failed now."""
+    failed = []
+    for notice in notices:
+        if isinstance(notice, Receipt):
+            found = _receipt(session, notice)
+            if found is not None:
+                failed.append(found)
+        elif isinstance(notice, Presence):
+            index = vault().index(notice.channel, "address", notice.address)
+            conversation = session.scalar(
+                select(Conversation).where(Conversation.address_index == index).with_for_update()
+            )
+            if conversation is not None:
+                conversation.stopped = not notice.here
+                announce(session, f"conversation:{conversation.id}")
+        else:
+            _withdraw(session, notice)
+    return failed
+
+
+def _receipt(session: Session, receipt: Receipt) -> tuple[int, int] | None:
+    wanted = select(Message)
+    number = receipt.key.partition("/")[0]
+    if number.isdigit() and len(number) < 10:
+        wanted = wanted.where(Message.id == int(number))
+    elif receipt.external_id:
+        index = vault().index(receipt.channel, "receipt", receipt.external_id)
+        wanted = wanted.where(Message.receipt_index == index)
+    else:
+        return None
+    fresh = None
+    for row in session.scalars(wanted.with_for_update()):
+        if receipt.state == "failed":
+            news = row.state in {"queued", "sent"}
+        else:
+            news = RANKS[receipt.state] > RANKS.get(row.state, 9)
+        if row.author == "worker" or not news:
+            continue
+        row.state = receipt.state
+        row.error = receipt.reason[:200] if receipt.state == "failed" else ""
+        row.done_at = row.done_at or now(session)
+        announce(session, f"conversation:{row.conversation_id}")
+        if receipt.state == "failed":
+            fresh = (row.conversation_id, row.id)
+    return fresh
+
+
+def _withdraw(session: Session, withdrawal: Withdrawal) -> None:
+    """Remove the words of a message that the worker took back.
+
+    One whose turn has not come keeps them until then: danger that she spoke of is not overlooked.
+    """
+    index = vault().index(withdrawal.channel, "message", withdrawal.external_id)
+    row = session.scalar(select(Message).where(Message.external_index == index).with_for_update())
+    if row is None or row.author != "worker":
+        return
+    row.kind = "withdrawn"
+    if row.state != "received":
+        row.body, row.original, row.choice, row.understanding = "", None, "", None
+    row.files = 0
+    media.drop(session, [row.id])
+    announce(session, f"conversation:{row.conversation_id}")
 
 
 def find_conversation(session: Session, channel: str, address: str) -> int | None:
@@ -370,15 +498,6 @@ def _conversation(session: Session, message: InboundMessage) -> Conversation:
             session.delete(contact)
         found = session.scalars(wanted).one()
     return found
-
-
-def _attachment(attachment: Attachment) -> dict[str, Any]:
-    return {
-        "name": attachment.name,
-        "media_type": attachment.media_type,
-        "size": attachment.size,
-        "sha256": attachment.sha256,
-    }
 
 
 # -- work ------------------------------------------------------------------------------------------
@@ -472,6 +591,7 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
             or 0
         )
     labels = _labels(session, [row for row, _ in queued])
+    files = media.of_messages(session, [row.id for row, _ in queued if row.files])
     return Work(
         lease=lease,
         channel=conversation.channel,
@@ -483,7 +603,7 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
         more_waiting=len(waiting) > 1,
         holder="desk" if conversation.holder == "desk" else "bot",
         state=dict(conversation.state),
-        replies=tuple(_outgoing(row, published, labels) for row, published in queued),
+        replies=tuple(_outgoing(row, published, labels, files) for row, published in queued),
         incoming=None
         if incoming is None
         else Incoming(
@@ -492,7 +612,8 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
             incoming.choice,
             incoming.created_at,
             recent,
-            len(incoming.attachments or ()),
+            incoming.kind,
+            incoming.files,
         ),
     )
 
@@ -516,7 +637,12 @@ def _labels(session: Session, rows: Sequence[Message]) -> dict[int, str]:
     return dict(found.all())
 
 
-def _outgoing(row: Message, published: str | None, labels: Mapping[int, str]) -> Outgoing:
+def _outgoing(
+    row: Message,
+    published: str | None,
+    labels: Mapping[int, str],
+    files: Mapping[int, tuple[Attachment, ...]],
+) -> Outgoing:
     buttons = tuple(Button(b["label"], b["value"]) for b in row.buttons or ())
     proven = row.author == "counsellor" or (
         published is not None
@@ -532,6 +658,7 @@ def _outgoing(row: Message, published: str | None, labels: Mapping[int, str]) ->
         row.answers_id,
         row.attempts,
         proven,
+        files.get(row.id, ()),
     )
 
 
@@ -560,8 +687,9 @@ def say(
     line: Line,
     published: Published,
     answers_id: int | None = None,
+    held_until: datetime | None = None,
 ) -> None:
-    """Queue a bot's reply.
+    """Queue a bot's reply. `held_until`: see `safe_time`, for what is no answer to her words.
 
     Raises:
         UnpublishedError: its words, or those of a button, are not published.
@@ -582,13 +710,21 @@ def say(
             or None,
             answers_id=answers_id,
             created_at=now(session),
+            held=held_until is not None,
+            attempt_at=held_until,
         )
     )
     _due(session, conversation)
 
 
 def write(
-    session: Session, conversation: Conversation, text: str, staff_id: int, key: str
+    session: Session,
+    conversation: Conversation,
+    text: str,
+    staff_id: int,
+    key: str,
+    attachments: Sequence[Attachment] = (),
+    held_until: datetime | None = None,
 ) -> tuple[int, bool]:
     """Queue a counsellor's reply. `key` is made by her browser: pressing twice sends once.
 
@@ -605,13 +741,31 @@ def write(
         external_index=index,
         language="",
         body=clean(text)[:TEXT_KEPT],
+        files=len(attachments),
         staff_id=staff_id,
         created_at=now(session),
+        held=held_until is not None,
+        attempt_at=held_until,
     )
     session.add(row)
     session.flush()
+    media.add(session, row.id, conversation.id, conversation.channel, attachments)
     _due(session, conversation)
     return row.id, True
+
+
+def safe_time(contact: Contact, moment: datetime) -> datetime | None:
+    """When it is next safe to write to a contact unasked; None if it is now."""
+    if not contact.safe_from or not contact.safe_until or contact.safe_from == contact.safe_until:
+        return None
+    local = moment.astimezone(JAPAN)
+    clock, start, end = local.strftime("%H:%M"), contact.safe_from, contact.safe_until
+    inside = start <= clock < end if start < end else clock >= start or clock < end
+    if inside:
+        return None
+    hour, minute = map(int, start.split(":"))
+    opening = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return opening if opening > local else opening + timedelta(days=1)
 
 
 def _due(session: Session, conversation: Conversation) -> None:
@@ -650,12 +804,18 @@ def mark_sent(
     conversation = hold(session, lease)
     stamp = now(session)
     for message_id, external_id in sent.items():
+        index = None
+        if external_id:
+            index = vault().index(conversation.channel, "receipt", external_id)
         session.execute(
             update(Message)
             .where(Message.id == message_id)
             .values(
-                state=state,
+                # A receipt may have been faster.
+                state=case((Message.state == "queued", state), else_=Message.state),
                 external_id=external_id or None,
+                receipt_index=index,
+                held=False,
                 done_at=stamp,
                 attempts=Message.attempts + 1,
                 error=error[:200],
@@ -684,15 +844,18 @@ def mark_unsent(
     return settle(session, conversation)
 
 
-def resend(session: Session, message_id: int) -> bool:
-    """Queue a failed or kept message again; False if it is neither."""
+def resend(session: Session, message_id: int, conversation_ids: Sequence[int]) -> bool:
+    """Queue a failed or kept message of these conversations again; False if it is neither."""
     row = session.get(Message, message_id)
-    if row is None or row.state not in {"failed", "kept"}:
+    if row is None or row.conversation_id not in conversation_ids:
+        return False
+    if row.state not in {"failed", "kept"} or row.author == "worker":
         return False
     conversation = session.scalars(
         select(Conversation).where(Conversation.id == row.conversation_id).with_for_update()
     ).one()
     row.state, row.attempts, row.attempt_at, row.error = "queued", 0, None, ""
+    row.receipt_index = None
     _due(session, conversation)
     return True
 
@@ -701,17 +864,27 @@ def resend(session: Session, message_id: int) -> bool:
 
 
 def moments(
-    session: Session, conversation_id: int, after: int = 0, limit: int = 500, newest: bool = False
+    session: Session,
+    conversation_ids: int | Sequence[int],
+    after: int = 0,
+    limit: int = 500,
+    newest: bool = False,
 ) -> list[Moment]:
-    """Messages of a conversation after an id, oldest first (`newest`: the last `limit` ones)."""
+    """Messages of one or several conversations of a contact after an id, oldest first.
+
+    `newest`: the last `limit` ones.
+    """
+    chosen = [conversation_ids] if isinstance(conversation_ids, int) else list(conversation_ids)
     order = Message.id.desc() if newest else Message.id.asc()
     rows = session.execute(
-        select(Message, PublishedText.review)
+        select(Message, PublishedText.review, Conversation.channel)
+        .join(Conversation, Conversation.id == Message.conversation_id)
         .outerjoin(PublishedText, PublishedText.id == Message.published_id)
-        .where(Message.conversation_id == conversation_id, Message.id > after)
+        .where(Message.conversation_id.in_(chosen), Message.id > after)
         .order_by(order)
         .limit(limit)
     ).all()
+    files = media.of_messages(session, [row.id for row, _, _ in rows if row.files])
     listed = [
         Moment(
             id=row.id,
@@ -724,9 +897,13 @@ def moments(
             error=row.error,
             review=review or "",
             language=row.language,
-            attachments=tuple(Attachment(**a) for a in row.attachments or ()),
+            attachments=files.get(row.id, ()),
+            kind=row.kind,
+            edits_id=row.edits_id,
+            original=row.original or "",
+            channel=channel,
         )
-        for row, review in rows
+        for row, review, channel in rows
     ]
     return listed[::-1] if newest else listed
 
@@ -753,12 +930,14 @@ def erase(session: Session, contact_id: int) -> None:
             .values(
                 body="",
                 original=None,
-                attachments=None,
+                files=0,
                 understanding=None,
                 external_id=None,
+                receipt_index=None,
                 choice="",
             )
         )
+        media.drop(session, select(Message.id).where(Message.conversation_id == conversation.id))
         session.execute(
             update(Message)
             .where(Message.conversation_id == conversation.id)
@@ -767,6 +946,7 @@ def erase(session: Session, contact_id: int) -> None:
         )
         announce(session, f"conversation:{conversation.id}")
     contact = session.get_one(Contact, contact_id)
+    contact.preferred_id = contact.safe_from = contact.safe_until = None
     contact.erased_at = stamp
 
 
@@ -776,6 +956,11 @@ def done(session: Session, message_id: int, understanding: dict[str, Any], langu
         update(Message)
         .where(Message.id == message_id)
         .values(state="done", understanding=understanding, language=language, done_at=now(session))
+    )
+    session.execute(
+        update(Message)
+        .where(Message.id == message_id, Message.kind == "withdrawn")
+        .values(body="", original=None, choice="", understanding=None)
     )
     announce(session, "turn")
 

@@ -8,13 +8,13 @@ log by a stream of server-sent events (or by polling), always from the last mess
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, ClassVar
 
 from jinja2 import Environment, FileSystemLoader
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
     HTMLResponse,
@@ -24,19 +24,20 @@ from starlette.responses import (
 )
 from starlette.routing import BaseRoute, Route
 
+from channels.context import ChannelContext
 from channels.log import find_conversation, moments, open_conversation
 from channels.message import (
+    Finding,
     InboundMessage,
-    Inbox,
     Limits,
     Moment,
     OutboundMessage,
     RefusedError,
+    RejectedError,
     clean,
 )
-from config.database import Database
+from channels.webhook import raw_body
 from config.facts import CONFIG
-from config.texts import Texts
 
 PAGE = CONFIG.parent / "channels" / "webchat_page"
 STATIC = {"chat.css": "text/css", "chat.js": "text/javascript"}
@@ -64,15 +65,9 @@ class WebChat:
     name: ClassVar[str] = "webchat"
     limits: ClassVar[Limits] = Limits(text=100_000, buttons=20, group=20)
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        database: Database,
-        texts: Callable[[], Texts],
-        mail_address: str,
-    ) -> None:
-        self.inbox, self.database, self.texts = inbox, database, texts
-        self.mail_address = mail_address
+    def __init__(self, context: ChannelContext) -> None:
+        self.inbox, self.database, self.texts = context.inbox, context.database, context.texts
+        self.mail_address = context.settings.mail_address
         self._pages = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
         self._pages.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # half the bytes
         self._waiting: dict[int, set[asyncio.Event]] = {}
@@ -99,6 +94,21 @@ class WebChat:
     async def send(self, messages: Sequence[OutboundMessage]) -> Sequence[str]:
         """Nothing to do: the page reads the log itself."""
         return ["" for _ in messages]
+
+    async def busy(self, address: str, thread: dict[str, Any]) -> None:
+        """Nothing yet."""
+
+    async def fetch(self, source: str) -> tuple[str, bytes]:
+        """Never called: files come with the message."""
+        raise RejectedError(source)
+
+    async def check(self) -> list[Finding]:
+        """Whether workers can reach the page."""
+        return []
+
+    async def setup(self) -> list[Finding]:
+        """Nothing to set up."""
+        return []
 
     def heard(self, topic: str) -> None:
         """Something changed in the log."""
@@ -286,14 +296,7 @@ async def _json(request: Request) -> dict[str, Any]:
     Raises:
         RefusedError: too big, no JSON, not UTF-8, not an object.
     """
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_LIMIT:
-                raise RefusedError(f"too big: at most {BODY_LIMIT} bytes")
-    except ClientDisconnect:
-        raise RefusedError("the connection broke") from None
+    body = await raw_body(request, BODY_LIMIT)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise RefusedError("send JSON with Content-Type: application/json")
     try:

@@ -8,14 +8,16 @@ single connection: more writers would only wait for each other and lose leases.
 import asyncio
 import contextlib
 import functools
+import itertools
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
@@ -100,8 +102,8 @@ class Database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
             self._writer = _sqlite_engine(url, writer=True)
             self._reader = _sqlite_engine(url, writer=False)
-            self._write_pool = ThreadPoolExecutor(1, "db-write")
-            self._read_pool = ThreadPoolExecutor(4, "db-read")
+            self._write_pool: Executor = _SingleWriter()
+            self._read_pool: Executor = ThreadPoolExecutor(4, "db-read")
         else:
             engine = create_engine(
                 url, poolclass=QueuePool, pool_size=threads, max_overflow=4, pool_pre_ping=True
@@ -123,6 +125,17 @@ class Database:
         """
         call = functools.partial(self.write_now, work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._write_pool, call)
+
+    async def write_first(
+        self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write`, ahead of what else waits for SQLite's one writer: a vendor is waiting for us to
+        say that its message is kept."""
+        call = functools.partial(self.write_now, work, *args, **kwargs)
+        pool = self._write_pool
+        if isinstance(pool, _SingleWriter):
+            return await asyncio.wrap_future(pool.submit_first(call))
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     async def read(
         self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -243,6 +256,52 @@ class Database:
             self._listen_thread.join(timeout=3)
         self._writer.dispose()
         self._reader.dispose()
+
+
+class _SingleWriter(Executor):
+    """One thread that takes urgent work before other work, each in the order in which it came."""
+
+    def __init__(self) -> None:
+        self._jobs: PriorityQueue[tuple[int, int, Callable[[], Any] | None, Future[Any]]]
+        self._jobs = PriorityQueue()
+        self._numbers = itertools.count()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="db-write", daemon=True)
+        self._thread.start()
+
+    def submit(  # type: ignore[override]  # run_in_executor gives a function without arguments
+        self, work: Callable[[], T], /
+    ) -> Future[T]:
+        return self._put(1, work)
+
+    def submit_first(self, work: Callable[[], T]) -> Future[T]:
+        return self._put(0, work)
+
+    def _put(self, urgency: int, work: Callable[[], T]) -> Future[T]:
+        if self._closed:
+            raise RuntimeError("the database is closed")
+        future: Future[T] = Future()
+        self._jobs.put((urgency, next(self._numbers), work, future))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            _, _, work, future = self._jobs.get()
+            if work is None:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, **_: Any) -> None:
+        if not self._closed:
+            self._closed = True
+            self._jobs.put((2, next(self._numbers), None, Future()))
+        if wait:
+            self._thread.join()
 
 
 def announce(session: Session, topic: str) -> None:

@@ -1,7 +1,7 @@
 """The settings: from the environment (prefix `BOT_`) or a `.env` file, each with its meaning."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +58,14 @@ class Settings(BaseSettings):
     )
     rasa_token: SecretStr = Field(SecretStr(""), description="Token of that Rasa.")
     faq_dir: Path = Field(ROOT / "faq_data", description="Folder with the FAQ topics.")
+    media_dir: str = Field(
+        "",
+        description="Folder for files that came with messages, encrypted. Empty: in the data "
+        "folder. Several machines need one that they share.",
+    )
+    media_limit_mb: int = Field(
+        20, ge=1, le=200, description="Largest file that is taken, in megabytes."
+    )
     workers: int = Field(
         8, ge=1, le=64, description="How many conversations are worked on at the same time."
     )
@@ -90,6 +98,11 @@ class Settings(BaseSettings):
         return f"{scheme}{separator}{rest}"
 
     @property
+    def media_home(self) -> Path:
+        """Where the files of messages are."""
+        return Path(self.media_dir) if self.media_dir else self.data_dir / "media"
+
+    @property
     def rasa_home(self) -> Path:
         """Where Rasa's environment and models are."""
         return Path(self.rasa_dir) if self.rasa_dir else self.data_dir
@@ -105,32 +118,46 @@ class Settings(BaseSettings):
         return self.url.startswith("https://")
 
 
+S = TypeVar("S", bound=BaseSettings)
+
+
 def load_settings() -> Settings:
-    """Read the environment and `.env`.
+    """The settings of the desk; see `load`."""
+    return load(Settings)
+
+
+def load(kind: type[S]) -> S:
+    """Read settings of a kind (the desk's, or a channel's own) from the environment and `.env`.
 
     Raises:
         SettingsError: a value is wrong; all faults are named at once.
     """
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         faults = []
         for fault in error.errors():
-            name = str(fault["loc"][0])
-            meaning = Settings.model_fields[name].description if fault["loc"] else ""
-            faults.append(f"BOT_{name.upper()}: {fault['msg']}. It means: {meaning}")
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            known = kind.model_fields.get(name)
+            meaning = f" It means: {known.description}" if known else ""
+            faults.append(f"{_variable(kind, name)}: {fault['msg']}.{meaning}")
         raise SettingsError("\n".join(faults)) from None
 
 
-def describe() -> list[tuple[str, str, str, bool]]:
+def describe(*kinds: type[BaseSettings]) -> list[tuple[str, str, str, bool]]:
     """Every setting as (variable, meaning, default, secret)."""
     rows = []
-    for name, field in Settings.model_fields.items():
-        secret = field.annotation is SecretStr or bool(
-            isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("secret")
-        )
-        default = "" if field.annotation is SecretStr else str(field.default)
-        if name == "faq_dir":
-            default = "faq_data"
-        rows.append((f"BOT_{name.upper()}", field.description or "", default, secret))
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            secret = field.annotation is SecretStr or bool(
+                isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("secret")
+            )
+            default = "" if field.annotation is SecretStr else str(field.default)
+            if name == "faq_dir":
+                default = "faq_data"
+            rows.append((_variable(kind, name), field.description or "", default, secret))
     return rows
+
+
+def _variable(kind: type[BaseSettings], name: str) -> str:
+    return f"{kind.model_config.get('env_prefix', '')}{name}".upper()

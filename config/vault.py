@@ -40,7 +40,7 @@ class Vault:
 
     def seal(self, value: str) -> bytes:
         """Encrypt a text."""
-        return self._fernet.encrypt(value.encode("utf-8", "surrogatepass"))
+        return self.seal_bytes(value.encode("utf-8", "surrogatepass"))
 
     def open(self, sealed: bytes) -> str:
         """Decrypt what `seal` made.
@@ -48,8 +48,20 @@ class Vault:
         Raises:
             VaultError: sealed with a key that is not here.
         """
+        return self.open_bytes(sealed).decode("utf-8", "surrogatepass")
+
+    def seal_bytes(self, value: bytes) -> bytes:
+        """Encrypt a file."""
+        return self._fernet.encrypt(value)
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """Decrypt what `seal_bytes` made.
+
+        Raises:
+            VaultError: sealed with a key that is not here.
+        """
         try:
-            return self._fernet.decrypt(sealed).decode("utf-8", "surrogatepass")
+            return self._fernet.decrypt(sealed)
         except InvalidToken:
             raise VaultError(
                 "The data was encrypted with another key. Set BOT_DATA_KEY (or restore "

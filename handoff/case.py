@@ -1,7 +1,8 @@
-"""Cases: what a person must follow up. At most one case per conversation is not closed.
+"""Cases: what a person must follow up. At most one case per contact is not closed.
 
 `waiting` (in the queue) → `claimed` (a counsellor has it) → `released` (the bot answers again, the
-case stays open) or `closed`. While it is waiting or claimed the desk holds the conversation.
+case stays open) or `closed`. While it is waiting or claimed the desk holds the conversations of the
+contact.
 """
 
 import secrets
@@ -13,26 +14,39 @@ from typing import Any, Literal
 from sqlalchemy import JSON, ForeignKey, Index, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from channels.log import Conversation
+from channels.log import Contact, Conversation, Holder
 from config.database import Base, announce, now
 from config.vault import SealedJson
 from handoff.hours import LEVELS, Hours
 
 Reason = Literal[
-    "asked", "risk", "unsure", "topic", "no_text", "other_language", "failed", "attachment"
+    "asked",
+    "risk",
+    "unsure",
+    "topic",
+    "no_text",
+    "other_language",
+    "failed",
+    "attachment",
+    "undelivered",
+    "call",
 ]
 REFERENCE_LETTERS = "23456789CDFGHJKMNPQRTVWX"
 """Letters of a case number: none that sound or look alike, no vowels that make words."""
 
 
 class Case(Base):
-    """A case. `due_at`: by when a person's answer was promised; `late`: promises missed."""
+    """A case. `due_at`: by when a person's answer was promised; `late`: promises missed.
+
+    `conversation_id` is where it began; `contact_id` whose it is, over all her channels.
+    """
 
     __tablename__ = "case"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     reference: Mapped[str] = mapped_column(String(12), unique=True)
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"))
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     status: Mapped[str] = mapped_column(String(12))
     queue: Mapped[str] = mapped_column(String(40))
     reason: Mapped[str] = mapped_column(String(20))
@@ -53,13 +67,14 @@ class Case(Base):
     __table_args__ = (
         Index(
             "uq_case_open",
-            "conversation_id",
+            "contact_id",
             unique=True,
             sqlite_where=status != "closed",
             postgresql_where=status != "closed",
         ),
         Index("ix_case_queue", "status", "urgency", "due_at"),
         Index("ix_case_conversation", "conversation_id"),
+        Index("ix_case_contact", "contact_id"),
     )
 
 
@@ -99,9 +114,11 @@ def hand_over(
     stamp = now(session)
     due = hours.promise(stamp, handoff.level)
     urgency = LEVELS.index(handoff.level)
-    case = session.scalar(
-        select(Case).where(Case.conversation_id == conversation.id, Case.status != "closed")
+    # The contact after the conversation, as everywhere: two of her channels open one case.
+    session.execute(
+        select(Contact.id).where(Contact.id == conversation.contact_id).with_for_update()
     )
+    case = open_case(session, conversation.contact_id)
     detail = {
         "reason": handoff.reason,
         "level": handoff.level,
@@ -112,6 +129,7 @@ def hand_over(
         case = Case(
             reference=_reference(session),
             conversation_id=conversation.id,
+            contact_id=conversation.contact_id,
             status="waiting",
             queue="counselling",
             reason=handoff.reason,
@@ -143,17 +161,25 @@ def hand_over(
         case.language = handoff.language or case.language
         if back or raised or fresh:
             record(session, case, "escalated" if raised or fresh else "reopened", None, detail)
-    conversation.holder = "desk"
+    hold_all(session, case.contact_id, "desk")
     announce(session, "queue")
     announce(session, f"case:{case.id}")
     return case, news
 
 
-def open_case(session: Session, conversation_id: int) -> Case | None:
-    """The case of a conversation that is not closed."""
+def open_case(session: Session, contact_id: int) -> Case | None:
+    """The case of a contact that is not closed."""
     return session.scalar(
-        select(Case).where(Case.conversation_id == conversation_id, Case.status != "closed")
+        select(Case)
+        .where(Case.contact_id == contact_id, Case.status != "closed")
+        .execution_options(populate_existing=True)
     )
+
+
+def hold_all(session: Session, contact_id: int, holder: Holder) -> None:
+    """Let the desk, or the bot, hold all conversations of a contact."""
+    for row in session.scalars(select(Conversation).where(Conversation.contact_id == contact_id)):
+        row.holder = holder
 
 
 def record(

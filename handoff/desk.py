@@ -3,22 +3,35 @@
 A conversation moves only here and in `case.hand_over`: claim, put back, release to the bot, close.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from channels.log import Conversation, Line, Published, erase, moments, resend, say, write
-from channels.message import Moment
+from channels.log import (
+    Contact,
+    Conversation,
+    Line,
+    Published,
+    erase,
+    moments,
+    resend,
+    safe_time,
+    say,
+    write,
+)
+from channels.message import Attachment, Moment
 from config.database import announce, now
 from config.texts import Texts
-from handoff.case import Case, CaseEvent, open_case, record
+from handoff.case import Case, CaseEvent, Handoff, hand_over, hold_all, open_case, record
 from handoff.hours import Hours
 from handoff.staff import Person, Staff
 
+CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 READ_AGAIN = 600
 """Seconds within which looking at the same case again is not a new entry of the audit."""
 
@@ -62,16 +75,44 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A conversation of the case's contact: a way to write to her. `chosen`: where replies go."""
+
+    id: int
+    channel: str
+    address: str
+    heard_at: datetime | None
+    stopped: bool
+    preferred: bool
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CaseView:
-    """A case as its counsellor reads it. `words`: what raised the risk, per event."""
+    """A case as its counsellor reads it: what was said on all channels of the contact.
+
+    `safe`: the time of day in which it is safe to write to her, or None; `safe_at`: when that is
+    next, None if it is now.
+    """
 
     row: QueueRow
     name: str
-    address: str
-    stopped: bool
     erased: bool
+    ways: tuple[Way, ...]
+    safe: tuple[str, str] | None
+    safe_at: datetime | None
     transcript: tuple[Moment, ...]
     events: tuple[Event, ...]
+
+    @property
+    def way(self) -> Way | None:
+        """Where a reply goes."""
+        return next((way for way in self.ways if way.chosen), None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether she cannot be written to anywhere."""
+        return not self.erased and self.way is None
 
 
 class Desk:
@@ -135,13 +176,30 @@ class Desk:
         events = session.scalars(
             select(CaseEvent).where(CaseEvent.case_id == case_id).order_by(CaseEvent.id)
         )
+        contact = session.get_one(Contact, case.contact_id)
+        conversations = _conversations(session, case.contact_id)
+        chosen = _chosen(contact, conversations)
         return CaseView(
             row=_row(case, conversation.channel, names.get(case.claimed_by or 0), stamp),
-            name=conversation.name or "",
-            address=conversation.address or "",
-            stopped=conversation.stopped,
-            erased=conversation.address_index is None,
-            transcript=tuple(moments(session, conversation.id, newest=True)),
+            name=next((one.name for one in conversations if one.name), ""),
+            erased=contact.erased_at is not None,
+            ways=tuple(
+                Way(
+                    one.id,
+                    one.channel,
+                    one.address or "",
+                    one.heard_at,
+                    one.stopped,
+                    one.id == contact.preferred_id,
+                    one is chosen,
+                )
+                for one in conversations
+            ),
+            safe=(contact.safe_from, contact.safe_until)
+            if contact.safe_from and contact.safe_until
+            else None,
+            safe_at=safe_time(contact, stamp),
+            transcript=tuple(moments(session, [one.id for one in conversations], newest=True)),
             events=tuple(
                 Event(
                     event.kind,
@@ -153,9 +211,10 @@ class Desk:
             ),
         )
 
-    def conversation_of(self, session: Session, case_id: int) -> int:
-        """The conversation of a case."""
-        return self._case(session, case_id)[0].conversation_id
+    def conversations_of(self, session: Session, case_id: int) -> list[int]:
+        """The conversations of a case's contact."""
+        case, _ = self._case(session, case_id)
+        return [one.id for one in _conversations(session, case.contact_id)]
 
     # -- acting -------------------------------------------------------------------------------
 
@@ -165,7 +224,7 @@ class Desk:
         Raises:
             DeskError: somebody else has it, or it is closed.
         """
-        case, conversation = self._case(session, case_id, lock=True)
+        case, _ = self._case(session, case_id, lock=True)
         if case.status == "claimed":
             if case.claimed_by == person.id:
                 return
@@ -174,29 +233,73 @@ class Desk:
         if case.status == "closed":
             raise DeskError("This case is closed.")
         case.status, case.claimed_by, case.claimed_at = "claimed", person.id, now(session)
-        conversation.holder = "desk"
+        hold_all(session, case.contact_id, "desk")
         record(session, case, "claimed", person.id)
-        self._tell(session, conversation, "case.claimed")
+        self._tell(session, case, "case.claimed")
         self._changed(session, case)
 
-    def reply(self, session: Session, case_id: int, person: Person, text: str, key: str) -> None:
-        """Write to the worker.
+    def reply(
+        self,
+        session: Session,
+        case_id: int,
+        person: Person,
+        text: str,
+        key: str,
+        attachments: Sequence[Attachment] = (),
+        conversation_id: int = 0,
+        at_once: bool = False,
+    ) -> None:
+        """Write to the worker: in the conversation she prefers, else in the one she used last.
+
+        Outside her safe hours the reply waits, until they begin or she writes, unless `at_once`.
 
         Raises:
             DeskError: not her case, nothing written, or the worker cannot be written to.
         """
-        case, conversation = self._mine(session, case_id, person)
-        if not text.strip():
+        case, _ = self._mine(session, case_id, person)
+        if not text.strip() and not attachments:
             raise DeskError("Write something first.")
-        if conversation.stopped:
-            raise DeskError("The worker asked for no more messages. Wait until she writes again.")
-        if conversation.address_index is None:
+        contact = session.get_one(Contact, case.contact_id)
+        conversations = _conversations(session, case.contact_id)
+        if contact.erased_at is not None:
             raise DeskError("The worker had her data erased; there is nobody to write to.")
-        message_id, new = write(session, conversation, text.strip(), person.id, key)
+        wanted = [one for one in conversations if one.id == conversation_id]
+        conversation = _chosen(contact, wanted or conversations)
+        if conversation is None:
+            raise DeskError("The worker asked for no more messages. Wait until she writes again.")
+        safe = None if at_once else safe_time(contact, now(session))
+        message_id, new = write(
+            session, conversation, text.strip(), person.id, key, attachments, safe
+        )
         if new:
             case.answered_at = case.answered_at or now(session)
             record(session, case, "replied", person.id, {"message": message_id})
             self._changed(session, case)
+
+    def ways_to_write(
+        self,
+        session: Session,
+        case_id: int,
+        person: Person,
+        preferred: int,
+        safe: tuple[str, str] | None,
+    ) -> None:
+        """Note where (0: where she wrote last) and at what time of day she wants to be written to.
+
+        Raises:
+            DeskError: not her case, no such conversation, no such time.
+        """
+        case, _ = self._mine(session, case_id, person)
+        contact = session.get_one(Contact, case.contact_id)
+        known = {one.id for one in _conversations(session, case.contact_id)}
+        if preferred and preferred not in known:
+            raise DeskError("Choose one of her channels.")
+        if safe and not all(CLOCK.fullmatch(clock) for clock in safe):
+            raise DeskError("Write times as 09:00.")
+        contact.preferred_id = preferred or None
+        contact.safe_from, contact.safe_until = safe or (None, None)
+        record(session, case, "ways_noted", person.id)
+        self._changed(session, case)
 
     def note(self, session: Session, case_id: int, person: Person, text: str) -> None:
         """Write an internal note that the worker never sees.
@@ -224,11 +327,11 @@ class Desk:
 
     def release(self, session: Session, case_id: int, person: Person) -> None:
         """Let the bot answer again; the case stays open and comes back if she asks for a person."""
-        case, conversation = self._mine(session, case_id, person)
+        case, _ = self._mine(session, case_id, person)
         case.status = "released"
-        conversation.holder = "bot"
+        hold_all(session, case.contact_id, "bot")
         record(session, case, "released", person.id)
-        self._tell(session, conversation, "case.released")
+        self._tell(session, case, "case.released")
         self._changed(session, case)
 
     def close(
@@ -244,15 +347,15 @@ class Desk:
         Raises:
             DeskError: not her case, or no such outcome.
         """
-        case, conversation = self._case(session, case_id, lock=True)
+        case, _ = self._case(session, case_id, lock=True)
         if case.status != "released":
-            case, conversation = self._mine(session, case_id, person)
+            case, _ = self._mine(session, case_id, person)
         if outcome not in outcomes:
             raise DeskError("Choose how the case ended.")
         case.status, case.closed_at, case.outcome = "closed", now(session), outcome
-        conversation.holder = "bot"
+        hold_all(session, case.contact_id, "bot")
         record(session, case, "closed", person.id, {"outcome": outcome})
-        self._tell(session, conversation, "case.closed", reference=case.reference)
+        self._tell(session, case, "case.closed", reference=case.reference)
         self._changed(session, case)
 
     def resend(self, session: Session, case_id: int, person: Person, message_id: int) -> None:
@@ -261,10 +364,9 @@ class Desk:
         Raises:
             DeskError: there is no such message in the case.
         """
-        case, conversation = self._mine(session, case_id, person)
-        if not any(m.id == message_id for m in moments(session, conversation.id)) or not resend(
-            session, message_id
-        ):
+        case, _ = self._mine(session, case_id, person)
+        own = [one.id for one in _conversations(session, case.contact_id)]
+        if not resend(session, message_id, own):
             raise DeskError("This message needs no second sending.")
         record(session, case, "resent", person.id, {"message": message_id})
         self._changed(session, case)
@@ -283,21 +385,19 @@ class Desk:
             .with_for_update(skip_locked=True)
         ).all()
         for case in overdue:
-            conversation = session.get_one(Conversation, case.conversation_id)
+            conversation = self._where(session, case)
             case.late += 1
             case.due_at = self.hours.promise(stamp, "none")
             when = self.texts.when(case.due_at, self._language(conversation))
-            self._tell(
-                session, conversation, "handoff.delayed", when=when, reference=case.reference
-            )
+            self._tell(session, case, "handoff.delayed", when=when, reference=case.reference)
             record(session, case, "promise_missed", None)
             self._changed(session, case)
         return len(overdue)
 
     def forget(self, session: Session, conversation_id: int) -> None:
         """Erase a worker at her own wish; her open case ends as withdrawn, and is still counted."""
-        conversation = session.get_one(Conversation, conversation_id)
-        case = open_case(session, conversation_id)
+        contact_id = session.get_one(Conversation, conversation_id).contact_id
+        case = open_case(session, contact_id)
         if case is not None:
             case.status, case.closed_at, case.outcome = "closed", now(session), "withdrawn_by_user"
             record(session, case, "closed", None, {"outcome": case.outcome})
@@ -305,10 +405,19 @@ class Desk:
         for row in session.scalars(
             select(CaseEvent)
             .join(Case, Case.id == CaseEvent.case_id)
-            .where(Case.conversation_id == conversation_id)
+            .where(Case.contact_id == contact_id)
         ):
             row.detail = None  # notes and the words that raised the risk are hers, too
-        erase(session, conversation.contact_id)
+        erase(session, contact_id)
+
+    def undelivered(self, session: Session, conversation_id: int) -> None:
+        """Words to a worker are lost for good: somebody is to find another way to her."""
+        conversation = session.get_one(Conversation, conversation_id)
+        if conversation.stopped or conversation.address_index is None:
+            return
+        handoff = Handoff("undelivered", language=conversation.language)
+        case, _ = hand_over(session, conversation, handoff, self.hours)
+        self._changed(session, case)
 
     # -- parts --------------------------------------------------------------------------------
 
@@ -336,19 +445,39 @@ class Desk:
     def _language(self, conversation: Conversation) -> str:
         return conversation.language if conversation.language in self.texts.languages else "en"
 
-    def _tell(
-        self, session: Session, conversation: Conversation, text_id: str, **params: str
-    ) -> None:
+    def _where(self, session: Session, case: Case) -> Conversation:
+        """The conversation in which the worker is to hear about her case."""
+        contact = session.get_one(Contact, case.contact_id)
+        found = _chosen(contact, _conversations(session, case.contact_id))
+        return found or session.get_one(Conversation, case.conversation_id)
+
+    def _tell(self, session: Session, case: Case, text_id: str, **params: str) -> None:
+        conversation = self._where(session, case)
         if conversation.stopped or conversation.address_index is None:
             return
         language = self._language(conversation)
         text = self.texts(text_id, language)
         line = Line(text, text.needed({**self.texts.params(language), **params}))
-        say(session, conversation, line, self.published)
+        safe = safe_time(session.get_one(Contact, case.contact_id), now(session))
+        say(session, conversation, line, self.published, held_until=safe)
 
     def _changed(self, session: Session, case: Case) -> None:
         announce(session, "queue")
         announce(session, f"case:{case.id}")
+
+
+def _conversations(session: Session, contact_id: int) -> list[Conversation]:
+    """A contact's conversations, the one that she used last first."""
+    found = session.scalars(select(Conversation).where(Conversation.contact_id == contact_id))
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(found, key=lambda one: (one.heard_at or never, one.id), reverse=True)
+
+
+def _chosen(contact: Contact, conversations: Sequence[Conversation]) -> Conversation | None:
+    """Where to write: the conversation that she prefers, else the one she used last."""
+    open_ones = [one for one in conversations if not one.stopped and one.address_index]
+    preferred = [one for one in open_ones if one.id == contact.preferred_id]
+    return next(iter(preferred or open_ones), None)
 
 
 def _row(case: Case, channel: str, name: str | None, stamp: datetime) -> QueueRow:

@@ -15,6 +15,7 @@ from sqlalchemy import JSON, ForeignKey, String, delete, func, select, text, upd
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from config.database import Base, now
+from config.vault import Sealed
 
 ROLES = ("counsellor", "editor", "manager", "admin")
 SESSION = timedelta(hours=12)
@@ -32,7 +33,8 @@ class StaffError(ValueError):
 
 
 class Staff(Base):
-    """An account. `locked_until`: after repeated wrong passwords."""
+    """An account. `locked_until`: after repeated wrong passwords. `phone`: where calls are put
+    through to her while she is `on_duty` (E.164)."""
 
     __tablename__ = "staff"
 
@@ -46,6 +48,8 @@ class Staff(Base):
     active: Mapped[bool] = mapped_column(default=True)
     failures: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]
+    phone: Mapped[str | None] = mapped_column(Sealed)
+    on_duty: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
 
 

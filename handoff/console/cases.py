@@ -88,11 +88,11 @@ class Cases:
         """Wake-ups for a case, and who else looks at it."""
         case_id = _case_id(visit)
 
-        def conversation(session: Session) -> int:
+        def conversations(session: Session) -> list[int]:
             return _known(visit, session, case_id)
 
-        number = await visit.context.database.read(conversation)
-        topics = {f"case:{case_id}", f"conversation:{number}", "queue"}
+        numbers = await visit.context.database.read(conversations)
+        topics = {f"case:{case_id}", "queue", *(f"conversation:{one}" for one in numbers)}
         return stream(visit, topics, case_id, self.presence)
 
     # -- acting -------------------------------------------------------------------------------
@@ -205,11 +205,11 @@ def _case_id(visit: Visit) -> int:
     return int(visit.request.path_params["case"])
 
 
-def _known(visit: Visit, session: Session, case_id: int) -> int:
+def _known(visit: Visit, session: Session, case_id: int) -> list[int]:
     if case_id > 2**31 - 1:
         raise HTTPException(404)
     try:
-        return visit.context.desk.conversation_of(session, case_id)
+        return visit.context.desk.conversations_of(session, case_id)
     except DeskError:
         raise HTTPException(404) from None
 

@@ -30,6 +30,8 @@ REASONS = {
     "other_language": N_("language that the bot does not speak"),
     "failed": N_("technical failure"),
     "attachment": N_("sent a file"),
+    "undelivered": N_("our words did not arrive"),
+    "call": N_("called"),
 }
 LEVELS = {"emergency": N_("Emergency"), "high": N_("High risk"), "none": N_("No danger seen")}
 CHANNELS = {

@@ -62,17 +62,23 @@ def queue(database: Database, *lines: Line | str) -> None:
     database.write_now(answer)
 
 
-async def deliver_due(database: Database, peer: Peer) -> None:
-    """Do what a worker does, until nothing is due."""
+async def deliver_due(database: Database, peer: Peer) -> list[int]:
+    """Do what a worker does, until nothing is due; returns whose words were lost for good."""
+    undelivered: list[int] = []
+
+    def lost(_: Session, conversation: int) -> None:
+        undelivered.append(conversation)
+
     for lease in database.write_now(claim, 9):
         more = True
         while more:
             work = database.write_now(load, lease, 20)
             assert work is not None
             if work.replies:
-                more = await deliver(database, peer, work, lambda _: "Answer with a number:")
+                more = await deliver(database, peer, work, lambda _: "Answer with a number:", lost)
             else:
                 more = database.write_now(lambda s, held=lease: settle(s, hold(s, held)))
+    return undelivered
 
 
 def replies(database: Database) -> list[Message]:
@@ -115,8 +121,9 @@ async def test_what_becomes_of_a_reply(
     queue(database, Line(ONE))
     peer = Peer(*failures)
     before = database.write_now(now)
-    await deliver_due(database, peer)
+    lost = await deliver_due(database, peer)
     after = database.write_now(now)
+    assert lost == ([1] if note == "too old" else []), "only what failed against her wish"
 
     [reply] = replies(database)
     assert (reply.state, reply.error, reply.attempts) == (state, note, 1)

@@ -44,6 +44,7 @@ from channels.log import (
     settle,
     write,
 )
+from channels.media import Media
 from channels.message import Accepted, Attachment, InboundMessage
 from config.database import Database, now
 from config.texts import Text
@@ -592,9 +593,11 @@ def test_only_what_did_not_leave_is_sent_again(
     database: Database, state: str, queued: bool
 ) -> None:
     heard(database)
+    change(database, Message, author="counsellor", staff_id=7)
     change(database, Message, state=state, attempts=60, error="why")
     change(database, Conversation, due_at=None)
-    assert database.write_now(resend, 1) is queued
+    assert database.write_now(resend, 1, [1]) is queued
+    assert not database.write_now(resend, 1, [2]), "not of this conversation"
     [row] = rows(database, Message)
     assert (row.state, row.attempts) == (("queued", 0) if queued else (state, 60))
     assert len(taken(database)) == (1 if queued else 0)
@@ -626,7 +629,7 @@ def tell_everything(database: Database) -> None:
         original=CANARIES["original"],
         name=CANARIES["name"],
         thread={"subject": CANARIES["subject"]},
-        attachments=(Attachment(CANARIES["file"], "image/jpeg", 1, "0" * 64),),
+        attachments=(Attachment(CANARIES["file"], "image/jpeg", 1, "0" * 64, "0" * 32),),
     )
     [lease] = taken(database)
     published = in_force(database)
@@ -664,7 +667,9 @@ def test_the_raw_database_tells_nothing_of_a_person(database: Database) -> None:
     seen = raw(database)
     assert ANSWER.body in seen, "what is public can be seen, so this test does look"
     assert [name for name, canary in CANARIES.items() if canary in seen] == []
-    everything = str([vars(row) for t in (Conversation, Message) for row in rows(database, t)])
+    everything = str(
+        [vars(row) for t in (Conversation, Message, Media) for row in rows(database, t)]
+    )
     assert [name for name, canary in CANARIES.items() if canary not in everything] == []
 
 

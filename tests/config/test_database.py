@@ -4,6 +4,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import handoff.case
+import handoff.contacts
 import handoff.staff  # noqa: F401 - all tables
 from config.database import Base, Database
 

@@ -1,0 +1,375 @@
+"""Files of messages: kept encrypted under the data folder, what they are told by their bytes.
+
+A file is never executed, never trusted to be what its name says, and shown by a browser only if it
+is a picture, a sound or a film. Where a vendor holds the file, it is fetched right after its
+message was accepted, again and again until it is here or gone: vendors delete them soon.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import puremagic
+import structlog
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import ForeignKey, Index, String, delete, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from channels.message import Attachment, Channel, RefusedError, RejectedError, SendError, clean
+from config.database import Base, Database, announce, now
+from config.vault import Sealed, vault
+
+log = structlog.get_logger(__name__)
+
+MOST_ATTEMPTS = 12
+"""Attempts at fetching a file, over about six hours, before it counts as lost."""
+AT_ONCE = 4
+LOOK_AGAIN = 5.0
+LINK_LIFE = timedelta(days=7)
+"""How long a link to a file lives that we send to a worker."""
+SHOWN = re.compile(r"image/(jpeg|png|gif|webp)|audio/[\w.+-]+|video/(mp4|webm|quicktime|3gpp)")
+"""What a browser may show in place; everything else is only downloaded."""
+FILE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+}
+
+
+class Media(Base):
+    """A file of a message. `due_at`: when it is to be fetched, or removed if it was erased; empty
+    once it is here or lost."""
+
+    __tablename__ = "media"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("message.id"), index=True)
+    conversation_id: Mapped[int]
+    channel: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str] = mapped_column(Sealed)
+    media_type: Mapped[str] = mapped_column(String(80))
+    size: Mapped[int]
+    sha256: Mapped[str] = mapped_column(Sealed)
+    file: Mapped[str] = mapped_column(String(40), default="")
+    source: Mapped[str] = mapped_column(Sealed, default="")
+    error: Mapped[str] = mapped_column(String(200), default="")
+    erased: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column()
+
+    __table_args__ = (
+        Index(
+            "ix_media_due",
+            "due_at",
+            sqlite_where=due_at.is_not(None),
+            postgresql_where=due_at.is_not(None),
+        ),
+    )
+
+    def attachment(self) -> Attachment:
+        """The file as others see it."""
+        return Attachment(
+            self.name,
+            self.media_type,
+            self.size,
+            self.sha256,
+            self.file,
+            self.source,
+            self.error,
+            self.id,
+        )
+
+
+class MediaStore:
+    """The folder with the files. `limit`: bytes of the largest one; `url`: the desk's own URL."""
+
+    def __init__(self, folder: Path, limit: int, url: str) -> None:
+        self.folder, self.limit, self.url = folder, limit, url
+
+    async def keep(self, name: str, data: bytes) -> Attachment:
+        """Write a file down, durably.
+
+        Raises:
+            RefusedError: too big.
+            OSError: the disk is full or broken; nothing of the file is left.
+        """
+        if len(data) > self.limit:
+            raise RefusedError(f"too big: at most {self.limit // 1_048_576} MB")
+        return await asyncio.to_thread(self._keep, name, data)
+
+    def _keep(self, name: str, data: bytes) -> Attachment:
+        file = secrets.token_hex(16)
+        path = self._path(file)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_suffix(".part")
+        try:
+            with temporary.open("wb") as target:
+                target.write(vault().seal_bytes(data))
+                target.flush()
+                os.fsync(target.fileno())
+            temporary.rename(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        media_type = sniff(data)
+        digest = hashlib.sha256(data).hexdigest()
+        return Attachment(file_name(name, media_type), media_type, len(data), digest, file)
+
+    async def read(self, file: str) -> bytes:
+        """The bytes of a kept file.
+
+        Raises:
+            FileNotFoundError: it was erased, or never here.
+        """
+        if not re.fullmatch(r"[0-9a-f]{32}", file):
+            raise FileNotFoundError
+        return await asyncio.to_thread(lambda: vault().open_bytes(self._path(file).read_bytes()))
+
+    def remove(self, files: Iterable[str]) -> None:
+        """Remove files for good."""
+        for file in files:
+            if file:
+                self._path(file).unlink(missing_ok=True)
+
+    def link(self, attachment: Attachment) -> str:
+        """A URL under which whoever has it can read the file for a week."""
+        return f"{self.url}/files/{_signer().dumps(attachment.id)}"
+
+    def opened(self, token: str) -> int | None:
+        """The id in a link's token, if it is ours and not too old."""
+        try:
+            found = _signer().loads(token, max_age=int(LINK_LIFE.total_seconds()))
+        except BadSignature:
+            return None
+        return found if isinstance(found, int) else None
+
+    def _path(self, file: str) -> Path:
+        return self.folder / file[:2] / file
+
+    def routes(self, database: Database) -> Sequence[Route]:
+        """Files behind signed links."""
+
+        async def file(request: Request) -> Response:
+            number = self.opened(request.path_params["token"])
+            found = None if number is None else await database.read(find, number)
+            return await self.response(found)
+
+        return [Route("/files/{token}", file)]
+
+    async def response(self, attachment: Attachment | None) -> Response:
+        """A file for a browser: shown if harmless, else downloaded under its name."""
+        if attachment is None or not attachment.file:
+            return Response("This file is not here (any more).", 404, FILE_HEADERS)
+        try:
+            data = await self.read(attachment.file)
+        except FileNotFoundError:
+            return Response("This file is not here (any more).", 404, FILE_HEADERS)
+        shown = SHOWN.fullmatch(attachment.media_type)
+        place = "inline" if shown else "attachment"
+        return Response(
+            data,
+            media_type=attachment.media_type if shown else "application/octet-stream",
+            headers={
+                **FILE_HEADERS,
+                "Content-Disposition": f"{place}; filename*=UTF-8''{quote(attachment.name)}",
+            },
+        )
+
+
+class MediaFetcher:
+    """Fetches what vendors hold, until cancelled; `wake` makes it look at once."""
+
+    def __init__(
+        self, database: Database, store: MediaStore, channels: Mapping[str, Channel]
+    ) -> None:
+        self.database, self.store, self.channels = database, store, channels
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Fetch what is due, again and again."""
+        while True:
+            self._woken.clear()
+            try:
+                due = await self.database.write(_due, AT_ONCE) if await self._any() else []
+                await asyncio.gather(*(self._fetch(one) for one in due))
+            except Exception:
+                log.exception("media_failed")
+                due = []
+            if not due:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await self._woken.wait()
+
+    async def _any(self) -> bool:
+        due = select(Media.id).where(Media.due_at.is_not(None)).limit(1)
+        return await self.database.read(lambda session: session.scalar(due)) is not None
+
+    async def _fetch(self, job: "_Job") -> None:
+        number, channel, source, name, tried, erased = job
+        if erased:
+            self.store.remove([source])
+            await self.database.write(_gone, number)
+            return
+        try:
+            if channel not in self.channels:
+                raise RejectedError(f"the channel {channel} is not set up")
+            found, data = await self.channels[channel].fetch(source)
+            kept = await self.store.keep(name or found, data)
+        except (RejectedError, RefusedError) as error:
+            await self.database.write(_lost, number, str(error))
+        except Exception as error:
+            reason = str(error) if isinstance(error, SendError) else type(error).__name__
+            log.warning("media_delayed", media=number, reason=reason)
+            if tried >= MOST_ATTEMPTS:
+                await self.database.write(_lost, number, reason)
+        else:
+            if not await self.database.write(_here, number, kept):
+                self.store.remove([kept.file])  # erased meanwhile
+
+
+def sniff(data: bytes) -> str:
+    """What a file is, by its bytes and nothing else."""
+    try:
+        found = puremagic.magic_string(data)
+    except (puremagic.PureError, ValueError):
+        found = []
+    named = next((match.mime_type for match in found if match.mime_type), "")
+    if named:
+        return {"audio/wave": "audio/wav"}.get(named, named)[:80]
+    if data[:6] in {b"#!AMR\n", b"#!AMR-"}:
+        return "audio/amr"
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return "application/octet-stream"
+    return "text/plain"
+
+
+def file_name(name: str, media_type: str) -> str:
+    """A name without folders, controls and tricks of direction, of at most 100 characters."""
+    last = re.split(r"[/\\]", clean(name))[-1]
+    kept = "".join(char for char in last if char.isprintable()).strip(" .")
+    stem, dot, ending = kept.rpartition(".")
+    if dot and len(ending) <= 8:
+        return f"{stem[:90]}.{ending}" if stem else f"file.{ending}"
+    return kept[:100] or f"file.{media_type.rpartition('/')[2].partition('+')[0][:8]}"
+
+
+def add(
+    session: Session,
+    message_id: int,
+    conversation_id: int,
+    channel: str,
+    attachments: Iterable[Attachment],
+) -> None:
+    """Write down the files of a message that is being kept."""
+    for one in attachments:
+        wanted = bool(one.source) and not one.file and not one.error
+        session.add(
+            Media(
+                message_id=message_id,
+                conversation_id=conversation_id,
+                channel=channel,
+                name=one.name[:200],
+                media_type=one.media_type[:80],
+                size=one.size,
+                sha256=one.sha256,
+                file=one.file,
+                source=one.source,
+                error=one.error[:200],
+                due_at=now(session) if wanted else None,
+            )
+        )
+        if wanted:
+            announce(session, "media")
+
+
+def of_messages(session: Session, ids: Sequence[int]) -> dict[int, tuple[Attachment, ...]]:
+    """The files of messages, by message."""
+    found: dict[int, tuple[Attachment, ...]] = {}
+    if ids:
+        wanted = select(Media).where(Media.message_id.in_(ids), ~Media.erased).order_by(Media.id)
+        for row in session.scalars(wanted):
+            found[row.message_id] = (*found.get(row.message_id, ()), row.attachment())
+    return found
+
+
+def find(session: Session, number: int) -> Attachment | None:
+    """A file by its id."""
+    row = session.get(Media, number)
+    return None if row is None or row.erased else row.attachment()
+
+
+def drop(session: Session, message_ids: Any) -> None:
+    """Erase the files of messages (ids, or a subquery of ids); the fetcher removes their bytes."""
+    session.execute(
+        update(Media)
+        .where(Media.message_id.in_(message_ids))
+        .values(name="", sha256="", source="", error="", erased=True, due_at=now(session))
+    )
+    announce(session, "media")
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(vault().secret("links to files"), "file")
+
+
+_Job = tuple[int, str, str, str, int, bool]
+
+
+def _due(session: Session, limit: int) -> list[_Job]:
+    """Take up to `limit` files that are due; each is due again later, should we die over it."""
+    stamp = now(session)
+    rows = session.scalars(
+        select(Media)
+        .where(Media.due_at <= stamp)
+        .order_by(Media.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    jobs: list[_Job] = []
+    for row in rows:
+        row.attempts += 1
+        row.due_at = stamp + timedelta(seconds=max(60, min(3600, 5 * 2**row.attempts)))
+        source = row.file if row.erased else row.source
+        jobs.append((row.id, row.channel, source, row.name, row.attempts, row.erased))
+    return jobs
+
+
+def _gone(session: Session, number: int) -> None:
+    session.execute(delete(Media).where(Media.id == number, Media.erased))
+
+
+def _here(session: Session, number: int, kept: Attachment) -> bool:
+    row = session.get(Media, number, with_for_update=True)
+    if row is None or row.erased or row.due_at is None:
+        return False
+    row.name, row.media_type, row.size = kept.name, kept.media_type, kept.size
+    row.sha256, row.file, row.due_at, row.error = kept.sha256, kept.file, None, ""
+    announce(session, f"conversation:{row.conversation_id}")
+    return True
+
+
+def _lost(session: Session, number: int, reason: str) -> None:
+    row = session.get(Media, number, with_for_update=True)
+    if row is not None and not row.erased and row.due_at is not None:
+        row.due_at, row.error = None, reason[:200]
+        log.error("media_lost", media=number, reason=reason)
+        announce(session, f"conversation:{row.conversation_id}")

@@ -1,0 +1,92 @@
+"""The Twilio account that SMS and telephone share: settings, client, and the check of web hooks.
+
+Source: Twilio's documentation of request signing (X-Twilio-Signature: HMAC-SHA1 over the URL that
+Twilio called and the sorted form fields) and its helper library.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from starlette.requests import Request
+from twilio.http.async_http_client import AsyncTwilioHttpClient
+from twilio.http.response import Response as TwilioResponse
+from twilio.request_validator import RequestValidator
+from twilio.rest import Client
+
+from channels.message import RefusedError
+from channels.webhook import called_url, raw_body
+
+BODY_LIMIT = 256 * 1024
+
+
+class TwilioSettings(BaseSettings):
+    """The account at Twilio."""
+
+    model_config = SettingsConfigDict(env_prefix="BOT_TWILIO_", env_file=".env", extra="ignore")
+
+    account_sid: str = Field("", description="Twilio: Account SID (AC…). Empty: no SMS, no calls.")
+    auth_token: SecretStr = Field(SecretStr(""), description="Twilio: Auth Token.")
+    api_url: str = Field(
+        "", description="Another address of Twilio's API (for tests). Empty: Twilio's own."
+    )
+    sms_number: str = Field("", description="Number for SMS, as +81…. Empty: no SMS.")
+    voice_number: str = Field("", description="Number for calls, as +81…. Empty: no calls.")
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is an account."""
+        return bool(self.account_sid and self.auth_token.get_secret_value())
+
+
+class _Http(AsyncTwilioHttpClient):  # type: ignore[misc]  # no types are published
+    """Twilio's own asynchronous client; `api_url` takes the place of its hosts."""
+
+    def __init__(self, api_url: str) -> None:
+        super().__init__(pool_connections=True, timeout=20)
+        self.api_url = api_url
+
+    async def request(self, method: str, url: str, *args: Any, **more: Any) -> TwilioResponse:
+        if self.api_url:
+            parts = urlsplit(url)
+            query = f"?{parts.query}" if parts.query else ""
+            url = f"{self.api_url}{parts.path}{query}"
+        return await super().request(method, url, *args, **more)
+
+
+def client(settings: TwilioSettings) -> Client:
+    """Twilio's client; it must be made inside a running event loop and closed with `close`."""
+    return Client(
+        settings.account_sid,
+        settings.auth_token.get_secret_value(),
+        http_client=_Http(settings.api_url),
+    )
+
+
+async def close(opened: Client) -> None:
+    """Close a client's connections."""
+    http = opened.http_client
+    if isinstance(http, AsyncTwilioHttpClient):
+        await http.close()
+
+
+async def form(request: Request, settings: TwilioSettings, public_url: str) -> Mapping[str, str]:
+    """The fields of a web hook whose signature is right.
+
+    Raises:
+        PermissionError: forged, or `public_url` is not the URL that Twilio called.
+        RefusedError: too big or no form.
+    """
+    raw = await raw_body(request, BODY_LIMIT)
+    try:
+        fields = parse_qsl(raw.decode("utf-8"), keep_blank_values=True, max_num_fields=500)
+    except (UnicodeDecodeError, ValueError):
+        raise RefusedError("not readable as a form") from None
+    values = dict(fields)
+    validator = RequestValidator(settings.auth_token.get_secret_value())
+    signature = request.headers.get("x-twilio-signature", "")
+    if not validator.validate(called_url(request, public_url), values, signature):
+        raise PermissionError
+    return values
