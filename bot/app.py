@@ -166,7 +166,9 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     understander = Understander(
         loaded.lexicon, loaded.lexical, lambda: rasa.client if rasa else None
     )
-    worker = Worker(database, channels, understander, desk, loaded.content, settings.workers)
+    worker = Worker(
+        database, channels, understander, desk, loaded.content, settings.workers, settings.url
+    )
     program: Program
 
     def state() -> Mapping[str, str]:

@@ -29,6 +29,9 @@ Action = Literal[
 ]
 
 HELPFUL, HUMAN, NONE = "/helpful", "/human", "/none"
+LINK, UNLINK = "/link", "/unlink"
+CODE = re.compile(r"\s*(\d{4})[\s\-.]?(\d{4})\s*[.。]?")
+"""A code that joins two conversations of one person, as it is typed or heard."""
 ERASE, KEEP = "/delete yes", "/delete no"
 TOPICS_OFFERED = 3
 MOST_UNCLEAR = 2
@@ -120,6 +123,8 @@ class Decision:
     topic: str = ""
     erase: bool = False
     stop: bool = False
+    join: str = ""
+    """For joining conversations: a code to try, or `LINK` to offer one, or `UNLINK` to undo."""
 
 
 def decide(
@@ -138,6 +143,9 @@ def decide(
 
     if risk.level == "emergency":
         return _emergency(understanding, here, library, state)
+    code = CODE.fullmatch(heard.text) if not choice and not command else None
+    if code:
+        choice = f"{LINK} {int(code[1]):04}{int(code[2]):04}"
     if command or choice:
         decided = _command(choice, command, here, library, state)
         if decided is not None:
@@ -287,6 +295,11 @@ def _command(
         return _person("asked", here, state)
     if command == "language":
         return _decision("language", (_menu(library),), here, state)
+    if choice.startswith(LINK) or command == "link":
+        code = choice.removeprefix(LINK).strip() or LINK
+        return replace(_decision("command", (), here, state), join=code)
+    if choice == UNLINK or command == "unlink":
+        return replace(_decision("command", (), here, state), join=UNLINK)
     asked = state.pop("confirm", None) == "delete"
     if command == "delete" and not asked:
         buttons = (("button.yes_delete", ERASE), ("button.no", KEEP))

@@ -16,9 +16,20 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from bot.dialogue import Decision, Heard, Library, Say, Situation, Thresholds, decide
+from bot.dialogue import (
+    LINK,
+    UNLINK,
+    Decision,
+    Heard,
+    Library,
+    Say,
+    Situation,
+    Thresholds,
+    decide,
+)
 from channels.delivery import deliver
 from channels.log import (
+    Conversation,
     Incoming,
     Lease,
     LeaseLostError,
@@ -38,6 +49,7 @@ from channels.message import Channel
 from config.database import Database, now
 from config.texts import Text, Texts
 from handoff.case import Case, Handoff, hand_over, open_case
+from handoff.contacts import link, offer_code, unlink
 from handoff.desk import Desk
 from nlu.understand import Understander, Understanding
 
@@ -88,9 +100,10 @@ class Worker:
         desk: Desk,
         content: Content,
         parallel: int,
+        url: str = "",
     ) -> None:
         self.database, self.channels, self.understander = database, channels, understander
-        self.desk, self.content, self.parallel = desk, content, parallel
+        self.desk, self.content, self.parallel, self.url = desk, content, parallel, url
         self._woken = asyncio.Event()
         self._leases: dict[asyncio.Task[None], Lease] = {}
 
@@ -243,21 +256,59 @@ class Worker:
         if decision.handoff is not None:
             case, news = hand_over(session, conversation, decision.handoff, self.desk.hours)
         choices: dict[str, str] = {}
-        for spoken in decision.say:
+        lines = list(decision.say)
+        code = ""
+        if decision.join == LINK:
+            code = offer_code(session, conversation)
+            lines.append(Say("link.code"))
+        elif decision.join:
+            undone = decision.join == UNLINK
+            joined = (
+                unlink(session, conversation)
+                if undone
+                else self._join(session, conversation, decision.join)
+            )
+            case = open_case(session, conversation.contact_id)
+            known, unknown = (
+                ("link.undone", "link.none") if undone else ("link.done", "link.unknown")
+            )
+            buttons = () if undone or not joined else (("button.undo", UNLINK),)
+            lines.append(Say(known if joined else unknown, buttons))
+        for spoken in lines:
             if spoken.text_id in {"handoff.open", "handoff.closed"} and not news:
                 continue
-            line = self._line(spoken, decision.language, case)
+            line = self._line(spoken, decision.language, case, code)
             say(session, conversation, line, self.desk.published, incoming.id)
             for number, (label, value) in enumerate(line.buttons, 1):
                 choices |= {str(number): value, label.body.casefold(): value}
-        conversation.state = {**decision.state, **({"choices": choices} if choices else {})}
+        kept = {"link_tries": tries} if (tries := conversation.state.get("link_tries")) else {}
+        conversation.state = {
+            **decision.state,
+            **kept,
+            **({"choices": choices} if choices else {}),
+        }
         done(session, incoming.id, summary(understanding, decision), understanding.language[:12])
         return settle(session, conversation), decision.action
 
-    def _line(self, spoken: Say, language: str, case: Case | None) -> Line:
+    def _join(self, session: Session, conversation: Conversation, code: str) -> bool:
+        """Join two conversations of one person; the other one hears of it, too."""
+        other = link(session, conversation, code)
+        if other is None:
+            return False
+        if not other.stopped:
+            told = Say("link.told", (("button.undo", UNLINK),))
+            line = self._line(told, other.language, None)
+            say(session, other, line, self.desk.published)
+            other.state = {**other.state, "choices": {"1": UNLINK}}
+        return True
+
+    def _line(self, spoken: Say, language: str, case: Case | None, code: str = "") -> Line:
         content = self.content
         text = content.text(spoken.text_id, spoken.language or language or "en")
         known = content.texts.params(text.language if text.language != "mul" else "en")
+        if code:
+            known["code"] = f"{code[:4]} {code[4:]}"
+            known["url"] = f"{self.url}/link/{code}"
         if case is not None:
             known["reference"] = case.reference
             known["when"] = content.texts.when(case.due_at, language or "en")

@@ -363,7 +363,7 @@ def accept(session: Session, message: InboundMessage) -> Accepted:
     if message.attachments:
         media.add(session, row.id, conversation.id, message.channel, message.attachments)
     # She reads now, so what was held until her safe hours may come.
-    _free(session, conversation.id)
+    free(session, conversation.id)
     announce(session, "work")
     announce(session, f"conversation:{conversation.id}")
     return Accepted(row.id, duplicate=False)
@@ -374,7 +374,8 @@ def accept_all(session: Session, messages: Sequence[InboundMessage]) -> list[Acc
     return [accept(session, message) for message in messages]
 
 
-def _free(session: Session, conversation_id: int) -> None:
+def free(session: Session, conversation_id: int) -> None:
+    """Let replies go that were held until the worker's safe hours."""
     session.execute(
         update(Message)
         .where(Message.conversation_id == conversation_id, Message.state == "queued")

@@ -18,6 +18,7 @@ from channels.log import (
     Line,
     Published,
     erase,
+    free,
     moments,
     resend,
     safe_time,
@@ -268,6 +269,8 @@ class Desk:
         if conversation is None:
             raise DeskError("The worker asked for no more messages. Wait until she writes again.")
         safe = None if at_once else safe_time(contact, now(session))
+        if at_once:
+            free(session, conversation.id)  # replies leave in order, so earlier ones go, too
         message_id, new = write(
             session, conversation, text.strip(), person.id, key, attachments, safe
         )

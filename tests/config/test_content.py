@@ -129,7 +129,7 @@ def test_a_broken_translation_is_named(tmp_path: Path, old: str, new: str, named
 
 
 def test_settings_are_listed_with_meaning_and_secrecy() -> None:
-    rows = {name: (meaning, secret) for name, meaning, _, secret in describe()}
+    rows = {name: (meaning, secret) for name, meaning, _, secret in describe(Settings)}
     assert all(meaning for meaning, _ in rows.values())
     assert {"BOT_HTTP_PORT", "BOT_SMTP_PORT", "BOT_DATABASE_URL", "BOT_DATA_DIR"} <= set(rows)
     assert rows["BOT_DATA_KEY"][1]

@@ -615,7 +615,8 @@ async def test_a_failed_reply_says_why_and_can_be_sent_again(site: Site) -> None
 
 async def test_an_erased_worker_leaves_an_empty_case(site: Site) -> None:
     def forget(session: Session) -> None:
-        site.desk.forget(session, site.desk.conversation_of(session, site.cases["danger"]))
+        [conversation] = site.desk.conversations_of(session, site.cases["danger"])
+        site.desk.forget(session, conversation)
 
     site.database.write_now(forget)
     ana = await site.enter("ana")
