@@ -177,6 +177,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     console = ConsoleContext(
         database=database,
         desk=desk,
+        media=store,
         faq_titles=loaded.title,
         risk_names=loaded.risk_name,
         outcomes=read_yaml(CONFIG / "outcomes.yaml"),

@@ -903,6 +903,7 @@ def moments(
             edits_id=row.edits_id,
             original=row.original or "",
             channel=channel,
+            held=row.held,
         )
         for row, review, channel in rows
     ]

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "private, no-store",
+    "Cache-Control": "no-store",
 }
 
 
@@ -311,10 +311,16 @@ def of_messages(session: Session, ids: Sequence[int]) -> dict[int, tuple[Attachm
     return found
 
 
-def find(session: Session, number: int) -> Attachment | None:
-    """A file by its id."""
+def find(
+    session: Session, number: int, conversation_ids: Collection[int] | None = None
+) -> Attachment | None:
+    """A file by its id, if it belongs to one of the conversations (None: any)."""
     row = session.get(Media, number)
-    return None if row is None or row.erased else row.attachment()
+    if row is None or row.erased:
+        return None
+    if conversation_ids is not None and row.conversation_id not in conversation_ids:
+        return None
+    return row.attachment()
 
 
 def drop(session: Session, message_ids: Any) -> None:

@@ -286,3 +286,4 @@ class Moment:
     edits_id: int | None = None
     original: str = ""
     channel: str = ""
+    held: bool = False

@@ -25,10 +25,12 @@ from channels.log import (
     say,
     write,
 )
+from channels.media import find
 from channels.message import Attachment, Moment
 from config.database import announce, now
 from config.texts import Texts
 from handoff.case import Case, CaseEvent, Handoff, hand_over, hold_all, open_case, record
+from handoff.contacts import joined, unlink
 from handoff.hours import Hours
 from handoff.staff import Person, Staff
 
@@ -102,6 +104,7 @@ class CaseView:
     ways: tuple[Way, ...]
     safe: tuple[str, str] | None
     safe_at: datetime | None
+    joined: bool
     transcript: tuple[Moment, ...]
     events: tuple[Event, ...]
 
@@ -200,6 +203,7 @@ class Desk:
             if contact.safe_from and contact.safe_until
             else None,
             safe_at=safe_time(contact, stamp),
+            joined=joined(session, contact.id),
             transcript=tuple(moments(session, [one.id for one in conversations], newest=True)),
             events=tuple(
                 Event(
@@ -249,10 +253,11 @@ class Desk:
         attachments: Sequence[Attachment] = (),
         conversation_id: int = 0,
         at_once: bool = False,
-    ) -> None:
+    ) -> bool:
         """Write to the worker: in the conversation she prefers, else in the one she used last.
 
         Outside her safe hours the reply waits, until they begin or she writes, unless `at_once`.
+        Returns whether the reply is new (a repeated key is not).
 
         Raises:
             DeskError: not her case, nothing written, or the worker cannot be written to.
@@ -278,6 +283,31 @@ class Desk:
             case.answered_at = case.answered_at or now(session)
             record(session, case, "replied", person.id, {"message": message_id})
             self._changed(session, case)
+        return new
+
+    def file(
+        self, session: Session, case_id: int, person: Person, number: int
+    ) -> Attachment | None:
+        """A file of a case's conversations; that it was opened is audited."""
+        case, _ = self._case(session, case_id)
+        own = {one.id for one in _conversations(session, case.contact_id)}
+        found = find(session, number, own)
+        if found is not None:
+            record(session, case, "file_opened", person.id, {"file": number})
+        return found
+
+    def part(self, session: Session, case_id: int, person: Person, conversation_id: int) -> None:
+        """Undo the newest joining of a conversation, which was not the same person's after all.
+
+        Raises:
+            DeskError: not her case, or they were not joined.
+        """
+        case, _ = self._mine(session, case_id, person)
+        own = [one for one in _conversations(session, case.contact_id) if one.id == conversation_id]
+        if not own or not unlink(session, own[0], person.id):
+            raise DeskError("These conversations were not joined.")
+        record(session, case, "parted", person.id)
+        self._changed(session, case)
 
     def ways_to_write(
         self,

@@ -10,14 +10,18 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from channels.message import Moment
+from channels.message import Attachment, Moment, RefusedError
 from config.texts import JAPAN
 from handoff.console.live import Presence, stream
 from handoff.console.visit import HOME, Visit
 from handoff.desk import CaseView, DeskError, Event, QueueRow
 
+MOST_FILES = 5
+"""Files that a reply may bring."""
 TABS = ("waiting", "mine", "others", "released", "closed")
-SPOKEN = frozenset({"claimed", "released", "put_back", "closed", "promise_missed", "escalated"})
+SPOKEN = frozenset(
+    {"claimed", "released", "put_back", "closed", "promise_missed", "escalated", "joined", "parted"}
+)
 """Events that also stand between the messages of the conversation."""
 
 
@@ -108,11 +112,56 @@ class Cases:
         if not 8 <= len(key) <= 64:
             raise HTTPException(400)
 
-        def reply(session: Session, case_id: int) -> None:
-            own = f"{case_id}/{visit.person.id}/{key}"
-            desk.reply(session, case_id, visit.person, text, own)
+        typed = Typed(reply=text, key=key)
+        media, kept = visit.context.media, []
+        try:
+            for file in visit.files("files"):
+                kept.append(await media.keep(file.filename or "", await file.read()))
+        except RefusedError:
+            media.remove(one.file for one in kept)
+            _ = visit.words.gettext
+            sentence = _("A file is too big: at most %(size)s MB.")
+            return await _refused(visit, sentence % {"size": media.limit // 1_048_576}, typed)
+        written = False
+        way, at_once = visit.text("way"), bool(visit.text("at_once"))
 
-        return await _act(visit, reply, Typed(reply=text, key=key))
+        def reply(session: Session, case_id: int) -> None:
+            nonlocal written
+            own = f"{case_id}/{visit.person.id}/{key}"
+            number = int(way) if way.isdigit() and len(way) < 10 else 0
+            written = desk.reply(session, case_id, visit.person, text, own, kept, number, at_once)
+
+        answer = await _act(visit, reply, typed)
+        if not written:  # refused, or the same key again
+            media.remove(one.file for one in kept)
+        return answer
+
+    async def file(self, visit: Visit) -> Response:
+        """A file of the case. That it was opened is written down."""
+        case_id, number = _case_id(visit), int(visit.request.path_params["file"])
+
+        def find_file(session: Session) -> Attachment | None:
+            _known(visit, session, case_id)
+            if number > 2**31 - 1:
+                return None
+            return visit.context.desk.file(session, case_id, visit.person, number)
+
+        return await visit.context.media.response(await visit.context.database.write(find_file))
+
+    async def ways(self, visit: Visit) -> Response:
+        """Note where and when the worker wants to be written to."""
+        desk, way = visit.context.desk, visit.text("preferred")
+        number = int(way) if way.isdigit() and len(way) < 10 else 0
+        clock = visit.text("safe_from").strip(), visit.text("safe_until").strip()
+        safe = clock if any(clock) else None
+        return await _act(
+            visit, lambda s, case: desk.ways_to_write(s, case, visit.person, number, safe)
+        )
+
+    async def part(self, visit: Visit) -> Response:
+        """Undo a joining of two conversations."""
+        desk, number = visit.context.desk, int(visit.request.path_params["conversation"])
+        return await _act(visit, lambda s, case: desk.part(s, case, visit.person, number))
 
     async def note(self, visit: Visit) -> Response:
         """Write an internal note."""

@@ -42,6 +42,14 @@ CHANNELS = {
     "sms": "SMS",
     "voice": N_("Telephone"),
 }
+KINDS = {
+    "sticker": N_("sticker"),
+    "place": N_("place"),
+    "contact": N_("contact card"),
+    "voicemail": N_("voice message"),
+    "start": N_("opened the conversation"),
+    "withdrawn": N_("taken back"),
+}
 STATES = {
     "queued": N_("on its way"),
     "sent": N_("sent"),
@@ -62,6 +70,11 @@ EVENTS = {
     "released": N_("%(by)s gave the conversation back to the bot"),
     "closed": N_("%(by)s closed the case"),
     "resent": N_("%(by)s sent a message again"),
+    "file_opened": N_("%(by)s opened a file"),
+    "ways_noted": N_("%(by)s noted where and when to write to her"),
+    "joined": N_("She joined her channels with a code"),
+    "unjoined": N_("The joining was undone; the case is open again"),
+    "parted": N_("%(by)s parted the joined channels"),
     "promise_missed": N_("The promised time has passed; a new one was given"),
 }
 ROLE_NAMES = {

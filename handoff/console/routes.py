@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from handoff.console import sign_in, staff_pages
-from handoff.console.cases import Cases
+from handoff.console.cases import MOST_FILES, Cases
 from handoff.console.look import ROOM, Look
 from handoff.console.visit import ConsoleContext, Door, Page, Visit
 
@@ -37,7 +37,10 @@ def pages(cases: Cases) -> list[Page]:
         Page("GET", "/cases/{case:int}/live", cases.live, READS),
         Page("GET", "/cases/{case:int}/stream", cases.case_stream, READS),
         Page("POST", "/cases/{case:int}/take", cases.claim, ACTS),
-        Page("POST", "/cases/{case:int}/reply", cases.reply, ACTS),
+        Page("POST", "/cases/{case:int}/reply", cases.reply, ACTS, files=MOST_FILES),
+        Page("GET", "/cases/{case:int}/files/{file:int}", cases.file, READS),
+        Page("POST", "/cases/{case:int}/ways", cases.ways, ACTS),
+        Page("POST", "/cases/{case:int}/part/{conversation:int}", cases.part, ACTS),
         Page("POST", "/cases/{case:int}/note", cases.note, ACTS),
         Page("POST", "/cases/{case:int}/put-back", cases.put_back, READS),
         Page("POST", "/cases/{case:int}/release", cases.release, ACTS),

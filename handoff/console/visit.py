@@ -17,11 +17,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import structlog
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from channels.media import MediaStore
 from config.database import Database
 from config.texts import Language
 from handoff.console.language import LANGUAGES, preferred, translate_refusal
@@ -41,8 +42,8 @@ BODY_LIMIT = 512 * 1024
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -58,11 +59,13 @@ class ConsoleContext:
     """What the console needs of the program.
 
     `faq_titles(topic, ui language)` and `risk_names(type, ui language)` give names; `status` the
-    live state (understanding, detail, mail); `drafts` the texts that nobody has checked yet.
+    live state (understanding, detail, mail); `drafts` the texts that nobody has checked yet;
+    `media` holds the files of messages.
     """
 
     database: Database
     desk: Desk
+    media: MediaStore
     faq_titles: Callable[[str, str], str]
     risk_names: Callable[[str, str], str]
     outcomes: Mapping[str, Mapping[str, str]]
@@ -109,6 +112,11 @@ class Visit:
         """All values of a field."""
         return [value for value in self.form.getlist(name) if isinstance(value, str)]
 
+    def files(self, name: str) -> list[UploadFile]:
+        """The files of a field that were really chosen."""
+        listed = (file for file in self.form.getlist(name) if isinstance(file, UploadFile))
+        return [file for file in listed if file.filename]
+
     def refusal(self, error: Exception) -> str:
         """Why the desk refused, in the language of the console."""
         return translate_refusal(str(error), self.words)
@@ -145,12 +153,16 @@ Handler = Callable[[Visit], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A row of the console's table: `roles` None is open to all, () to everybody signed in."""
+    """A row of the console's table: `roles` None is open to all, () to everybody signed in.
+
+    `files`: how many files its form may bring.
+    """
 
     method: str
     path: str
     handler: Handler
     roles: tuple[str, ...] | None
+    files: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ class Door:
         visit = Visit(request, self.context, self.look, language)
         _ = visit.words.gettext
         try:
-            visit = await self._visit(request, language)
+            visit = await self._visit(page, request, language)
             response = await self._answer(page, visit)
         except HTTPException as error:
             sentences = {
@@ -187,10 +199,10 @@ class Door:
             sentence = _("Something went wrong on our side (number %(number)s). Try again.")
             response = visit.refuse(500, sentence % {"number": number})
         for name, value in HEADERS.items():
-            response.headers[name] = value
+            response.headers.setdefault(name, value)  # a file has a stricter policy of its own
         return response
 
-    async def _visit(self, request: Request, language: str) -> Visit:
+    async def _visit(self, page: Page, request: Request, language: str) -> Visit:
         token = request.cookies.get(SESSION_COOKIE, "")
         person = await self.context.database.read(who, token) if token else None
         if person is None:
@@ -201,9 +213,10 @@ class Door:
             length = request.headers.get("content-length", "")
             if not length.isdigit():
                 raise HTTPException(411)
-            if int(length) > BODY_LIMIT:
+            files = 0 if person is NOBODY else page.files
+            if int(length) > BODY_LIMIT + files * self.context.media.limit:
                 raise HTTPException(413)
-            form = await request.form(max_files=0, max_part_size=BODY_LIMIT)
+            form = await request.form(max_files=files, max_part_size=BODY_LIMIT)
         return Visit(request, self.context, self.look, language, person, token, form)
 
     async def _answer(self, page: Page, visit: Visit) -> Response:

@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from channels.log import Conversation, Line, Message, Published, accept, publish, say
+from channels.media import MediaStore
 from channels.message import Attachment, InboundMessage
 from config.content import read_yaml
 from config.database import Base, Database, now
@@ -158,7 +159,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, texts: Texts) -> Iterator[F
         danger = Handoff("risk", "emergency", ("violence",), "", "vi", words)
         wage = Handoff("asked", topic="wage", language="my")
         mail = Handoff("attachment", topic="other", language="pt")
-        file = (Attachment("<b>x</b>.pdf", "application/pdf", 2048, "0" * 64),)
+        file = (Attachment("<b>x</b>.pdf", "application/pdf", 2048, "0" * 64, "0" * 32),)
         return {
             "danger": case(session, danger, "webchat", f"Nó đánh tôi {SCRIPT}", name="<i>Tú</i>"),
             "wage": case(session, wage, "webchat", "လစာ"),
@@ -182,6 +183,7 @@ def site(tmp_path: Path, texts: Texts, filled: Filled) -> Iterator[Site]:
     context = ConsoleContext(
         database=database,
         desk=desk,
+        media=MediaStore(tmp_path / "media", 1_048_576, "http://desk.test"),
         faq_titles=lambda topic, language: f"{topic} in {language}",
         risk_names=lambda kind, language: f"{kind} in {language}",
         outcomes=read_yaml(CONFIG / "outcomes.yaml"),
@@ -226,6 +228,9 @@ TABLE = {  # anonymous, editor, counsellor, manager, admin
     ("GET", "/cases/{case:int}/stream"): (401, 403, 200, 200, 200),
     ("POST", "/cases/{case:int}/take"): (303, 403, 303, 403, 303),
     ("POST", "/cases/{case:int}/reply"): (303, 403, 400, 403, 400),
+    ("GET", "/cases/{case:int}/files/{file:int}"): (303, 403, 404, 404, 404),
+    ("POST", "/cases/{case:int}/ways"): (303, 403, 409, 403, 409),
+    ("POST", "/cases/{case:int}/part/{conversation:int}"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/note"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/put-back"): (303, 403, 409, 409, 409),
     ("POST", "/cases/{case:int}/release"): (303, 403, 409, 403, 409),
@@ -252,6 +257,7 @@ async def test_access(site: Site, method: str, path: str, role: str) -> None:
         page = await browser.get("/console/sign-in")
         browser.headers["x-csrf-token"] = token_of(page.text)
     address = "/console" + path.replace("{code}", "en").replace("{message:int}", "1")
+    address = address.replace("{file:int}", "99").replace("{conversation:int}", "1")
     address = address.replace("{case:int}", str(site.cases["wage"])).replace("{person:int}", "4")
     if path.endswith("/stream"):
         method = "HEAD"  # the stream itself never ends

@@ -77,6 +77,8 @@
   async function send(form) {
     if (form.dataset.busy) return;
     const area = form.querySelector("textarea[data-keep]");
+    const files = form.querySelector("input[type=file]");
+    const heavy = Boolean(files && files.files.length);
     form.dataset.busy = "1";
     form.classList.add("busy");
     if (area) {
@@ -88,9 +90,9 @@
       const response = await fetch(form.action, {
         method: "POST",
         headers: { Accept: "application/json", "X-CSRF-Token": csrf },
-        body: new URLSearchParams(new FormData(form)),
+        body: heavy ? new FormData(form) : new URLSearchParams(new FormData(form)),
         credentials: "same-origin",
-        signal: AbortSignal.timeout ? AbortSignal.timeout(20000) : undefined,
+        signal: AbortSignal.timeout ? AbortSignal.timeout(heavy ? 180000 : 20000) : undefined,
       });
       const answer = await response.json().catch(() => ({}));
       if (response.ok) {
@@ -102,6 +104,7 @@
           keep(area);
           grow(area);
         }
+        if (files) files.value = "";
         if (answer.next) { location.assign(answer.next); return; }
         await look(area && area.dataset.keep === "reply");
       } else {
