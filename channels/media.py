@@ -250,11 +250,11 @@ def sniff(data: bytes) -> str:
         found = puremagic.magic_string(data)
     except (puremagic.PureError, ValueError):
         found = []
+    if data.startswith(b"#!AMR"):  # voice notes of old phones, which the library does not name
+        return "audio/amr"
     named = next((match.mime_type for match in found if match.mime_type), "")
     if named:
         return {"audio/wave": "audio/wav"}.get(named, named)[:80]
-    if data[:6] in {b"#!AMR\n", b"#!AMR-"}:
-        return "audio/amr"
     try:
         data.decode()
     except UnicodeDecodeError:

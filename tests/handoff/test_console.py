@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from channels.log import Conversation, Line, Message, Published, accept, publish, say
-from channels.media import MediaStore
+from channels.media import Media, MediaStore
 from channels.message import Attachment, InboundMessage
 from config.content import read_yaml
 from config.database import Base, Database, now
@@ -617,6 +617,86 @@ async def test_a_failed_reply_says_why_and_can_be_sent_again(site: Site) -> None
     assert (await ana.post(f"{case}/resend/{message}")).status_code == 303
     assert site.replies()[0].state == "queued"
     assert (await ana.post(f"{case}/resend/{message}")).status_code == 409
+
+
+# -- files and channels ----------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 64
+EVIL = b"<html><script>alert(1)</script></html>"
+
+
+async def test_a_reply_brings_files_and_only_the_case_opens_them(site: Site) -> None:
+    ana, ben = await site.enter("ana"), await site.enter("ben")
+    case = f"/console/cases/{site.cases['wage']}"
+    await ana.post(f"{case}/take")
+    files = [("files", ("form.png", PNG, "image/png")), ("files", ("<b>.html", EVIL, "image/png"))]
+    form = {"text": "", "key": "0123456789"}
+    assert (await ana.post(f"{case}/reply", data=form, files=files)).status_code == 303
+    assert (await ana.post(f"{case}/reply", data=form, files=files)).status_code == 303
+    assert len(site.replies()) == 1, "the same key is one reply"
+    kept = [path for path in (site.folder / "media").rglob("*") if path.is_file()]
+    assert len(kept) == 2
+    assert all(PNG not in path.read_bytes() for path in kept), "encrypted"
+
+    page = (await ana.get(case)).text
+    picture, html = re.findall(rf'<a href="({case}/files/\d+)"[^>]*>(?:form|&lt;b)', page)
+    shown = await ben.get(picture)
+    assert (shown.content, shown.headers["content-type"]) == (PNG, "image/png")
+    loaded = await ben.get(html)
+    assert loaded.headers["content-type"] == "application/octet-stream"
+    assert loaded.headers["content-disposition"].startswith("attachment")
+    assert "sandbox" in loaded.headers["content-security-policy"]
+    other = picture.replace(case, f"/console/cases/{site.cases['mail']}")
+    assert (await ben.get(other)).status_code == 404
+    assert "Ben opened a file" in (await ana.get(case)).text
+
+
+async def test_a_file_that_is_too_big_is_refused_and_the_words_stay(site: Site) -> None:
+    ana = await site.enter("ana")
+    case = f"/console/cases/{site.cases['wage']}"
+    await ana.post(f"{case}/take")
+    files = [("files", ("ok.png", PNG)), ("files", ("big.bin", b"0" * 1_100_000))]
+    answer = await ana.post(
+        f"{case}/reply", data={"text": "See here", "key": "0123456789"}, files=files
+    )
+    assert answer.status_code == 409
+    assert "at most 1 MB" in answer.text
+    assert "See here" in answer.text
+    assert [path for path in (site.folder / "media").rglob("*") if path.is_file()] == []
+
+
+async def test_where_and_when_to_write(site: Site) -> None:
+    ana = await site.enter("ana")
+    case = f"/console/cases/{site.cases['wage']}"
+    await ana.post(f"{case}/take")
+    wrong = await ana.post(f"{case}/ways", data={"safe_from": "9", "safe_until": "x"})
+    assert "Write times as 09:00." in wrong.text
+    form = {"safe_from": "00:00", "safe_until": "00:01"}
+    assert (await ana.post(f"{case}/ways", data=form)).status_code == 303
+    page = (await ana.get(case)).text
+    assert 'value="00:00"' in page
+    assert 'name="at_once"' in page
+    await ana.post(f"{case}/reply", data={"text": "Held", "key": "0123456789"})
+    assert "waits until it is safe" in (await ana.get(case)).text
+    now_form = {"text": "Now", "key": "0123456780", "at_once": "yes"}
+    await ana.post(f"{case}/reply", data=now_form)
+    assert "waits until it is safe" not in (await ana.get(case)).text
+
+
+async def test_what_was_taken_back_or_lost_is_told(site: Site) -> None:
+    def change(session: Session) -> None:
+        row = session.scalars(select(Message).where(Message.author == "worker")).all()
+        row[0].kind, row[0].body = "withdrawn", ""
+        row[1].kind, row[1].original, row[1].body = "place", "Osaka <1-2-3>", ""
+        file = session.scalars(select(Media)).one()
+        file.file, file.error = "", "gone"
+
+    site.database.write_now(change)
+    ana = await site.enter("ana")
+    pages = [(await ana.get(f"/console/cases/{number}")).text for number in site.cases.values()]
+    assert "(taken back by the worker)" in pages[0]
+    assert "Osaka &lt;1-2-3&gt;" in pages[1]
+    assert "not here: gone" in pages[2]
 
 
 async def test_an_erased_worker_leaves_an_empty_case(site: Site) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from aiosmtpd.controller import Controller
 from starlette.routing import BaseRoute
 
-from channels.message import Limits, OutboundMessage
+from channels.message import Finding, Limits, OutboundMessage, RejectedError
 from tests.stories.running import free_port
 
 
@@ -27,6 +27,7 @@ class Peer:
         self.limits = Limits(chars, buttons, group)
         self.failures = list(failures)
         self.calls: list[list[OutboundMessage]] = []
+        self.typing: list[str] = []
 
     def routes(self) -> Sequence[BaseRoute]:
         return []
@@ -39,6 +40,18 @@ class Peer:
             raise failure
         self.calls.append(list(messages))
         return [f"vendor {message.key}" for message in messages]
+
+    async def busy(self, address: str, _thread: dict[str, Any]) -> None:
+        self.typing.append(address)
+
+    async def fetch(self, _source: str) -> tuple[str, bytes]:
+        raise RejectedError("nothing is held here")
+
+    async def check(self) -> list[Finding]:
+        return []
+
+    async def setup(self) -> list[Finding]:
+        return []
 
     @property
     def sent(self) -> list[OutboundMessage]:
