@@ -30,7 +30,7 @@ Action = Literal[
 
 HELPFUL, HUMAN, NONE = "/helpful", "/human", "/none"
 LINK, UNLINK = "/link", "/unlink"
-CODE = re.compile(r"\s*(\d{4})[\s\-.]?(\d{4})\s*[.。]?")
+CODE = re.compile(r"\s*(\d{4})[\s\-.]?(\d{4})\s*[.。]?\s*")
 """A code that joins two conversations of one person, as it is typed or heard."""
 ERASE, KEEP = "/delete yes", "/delete no"
 TOPICS_OFFERED = 3

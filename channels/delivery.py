@@ -150,7 +150,7 @@ def split(text: str, limit: int, measure: Callable[[str], int] = len) -> list[st
             room -= max(1, (measure(rest[:room]) - limit) // 2)
         ends = [m.start() for m in _SENTENCE_END.finditer(rest[:room]) if m.start()]
         cut = ends[-1] if ends and ends[-1] > room // 3 else 0
-        cut = cut or rest.rfind(" ", room // 3, room + 1)
+        cut = cut or rest.rfind(" ", 1, room + 1)
         cut = cut if cut > 0 else _whole(rest, room)
         parts.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()

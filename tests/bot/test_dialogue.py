@@ -115,6 +115,20 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      {"holder": "desk"}, "silent", []),
     ("only a picture", Heard("", attachments=1), understood(language="und", sure=0),
      {"language": "vi"}, "handoff", ["error.empty", "handoff.open"]),
+    ("only a sticker: words, please", Heard("", kind="sticker"), understood(language="und", sure=0),
+     {"language": "vi"}, "rephrase", ["error.empty"]),
+    ("added us, language unknown", Heard("", kind="start"), understood(language="und", sure=0),
+     {"state": {}}, "language", ["language.menu"]),
+    ("added us, her profile tells the language", Heard("", kind="start"),
+     understood(language="und", sure=0), {"state": {}, "hint": "vi"}, "greet",
+     ["greeting.first", "privacy.notice", "menu.topics"]),
+    ("added us again while a person holds it", Heard("", kind="start"),
+     understood(language="und", sure=0), {"language": "vi", "holder": "desk"}, "silent", []),
+    ("took it back: silent", Heard("lương", kind="withdrawn"),
+     understood(("faq/wage_unpaid", SURE)), {}, "silent", []),
+    ("… but danger in it is seen", Heard("x", kind="withdrawn"),
+     understood(risk=risk("emergency", "violence")), {}, "emergency",
+     ["emergency.violence", "handoff.open"]),
     ("a burst: one notice", Heard("a", recent=21, more_waiting=True),
      understood(("faq/wage_unpaid", SURE)), {}, "silent", ["error.too_many"]),
     ("… then quiet", Heard("a", recent=22, more_waiting=True),
@@ -153,6 +167,36 @@ def test_every_handoff_has_a_reason_and_holds_the_level() -> None:
 def test_erasing_and_stopping_are_marked() -> None:
     assert decided(Heard("", choice="/delete yes"), understood())[0].erase
     assert decided("stop", understood(language="en"))[0].stop
+
+
+JOINS: list[tuple[Heard | str, str]] = [
+    ("link", "/link"),
+    ("つなぐ", "/link"),
+    ("12345678", "12345678"),
+    ("1234 5678", "12345678"),
+    (" 1234-5678. ", "12345678"),
+    ("၁၂၃၄ ၅၆၇၈", "12345678"),
+    ("०१२३ ४५६७", "01234567"),
+    ("１２３４５６７８", "12345678"),
+    (Heard("", choice="/link 00000001"), "00000001"),
+    (Heard("Undo", choice="/unlink"), "/unlink"),
+    ("unlink", "/unlink"),
+    ("090-1234-5678", ""),
+    ("123456789", ""),
+    ("my number is 12345678", ""),
+]
+
+
+@pytest.mark.parametrize(("heard", "join"), JOINS, ids=[str(row[0]) for row in JOINS])
+@pytest.mark.parametrize("holder", ["bot", "desk"])
+def test_codes_join_conversations(heard: Heard | str, join: str, holder: str) -> None:
+    decision, _ = decided(heard, understood(language="en"), holder=holder, language="en")
+    assert decision.join == join
+
+
+def test_a_code_in_words_of_danger_is_danger() -> None:
+    decision, _ = decided("12345678", understood(risk=risk("emergency", "violence")))
+    assert decision.action == "emergency"
 
 
 def test_chosen_language_wins_over_what_is_written() -> None:

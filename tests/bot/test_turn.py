@@ -18,6 +18,7 @@ from channels.log import (
     Message,
     to_erase,
 )
+from channels.message import BlockedError, RejectedError
 from config.database import Database, now
 from handoff.case import Handoff, hand_over
 from handoff.staff import Person, add_staff
@@ -155,6 +156,37 @@ async def test_a_database_that_fails_is_no_fault_of_the_turn(
         await quiet(database)
     assert "faq/wage_unpaid" in answers(database, number)
     assert cases(database) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "reasons"),
+    [(RejectedError("no such number"), ["undelivered"]), (BlockedError("left"), [])],
+)
+async def test_words_that_are_lost_open_a_case(
+    database: Database, peer: Peer, failure: Exception, reasons: list[str]
+) -> None:
+    """…so that somebody finds another way to her; unless it was her own wish."""
+    peer.failures = [failure]
+    async with at_work(database, peer=peer):
+        await hear(database, WAGE)
+        await quiet(database)
+    assert [case.reason for case in cases(database)] == reasons
+    assert {row.state for row in messages(database) if row.author == "bot"} <= {"failed", "sent"}
+
+
+async def test_a_turn_that_takes_a_while_shows_that_an_answer_is_coming(
+    database: Database, peer: Peer
+) -> None:
+    rasa = SlowRasa()
+    async with at_work(database, peer=peer, rasa=lambda: rasa):
+        await hear(database, WAGE)
+
+        async def shown() -> bool:
+            return peer.typing == ["mai"]
+
+        await until(shown)
+        rasa.answer.set()
+        await quiet(database)
 
 
 async def test_replies_of_a_channel_that_is_gone_are_kept(database: Database, peer: Peer) -> None:

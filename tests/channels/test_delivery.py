@@ -1,6 +1,7 @@
 """Sending: what becomes of a reply when its channel fails, and in which form it leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -25,6 +26,7 @@ from channels.log import (
     write,
 )
 from channels.message import (
+    Attachment,
     BlockedError,
     InboundMessage,
     NotConfiguredError,
@@ -32,6 +34,7 @@ from channels.message import (
     RateLimitedError,
     RejectedError,
     TemporarySendError,
+    utf16,
 )
 from config.database import Database, now
 from config.texts import Text
@@ -251,6 +254,35 @@ async def test_choices_are_numbered_where_there_are_no_buttons(
     assert [button.value for button in message.buttons] == shown
 
 
+async def test_labels_that_are_too_long_become_numbers(database: Database) -> None:
+    queue(database, ASK)
+    peer = Peer()
+    peer.limits = replace(peer.limits, label=2)
+    await deliver_due(database, peer)
+    [[message]] = peer.calls
+    assert message.text == NUMBERED
+    assert [(b.label, b.value) for b in message.buttons] == [("1", "/yes"), ("2", "/no")]
+
+
+async def test_files_come_with_the_last_part_and_each_attempt_is_counted(
+    database: Database,
+) -> None:
+    file = Attachment("a.png", "image/png", 3, "0" * 64, "0" * 32)
+    queue(database)
+
+    def work(session: Session) -> None:
+        conversation = session.scalars(select(Conversation)).one()
+        write(session, conversation, "words " * 30, 7, "key", [file])
+
+    database.write_now(work)
+    peer = Peer(TemporarySendError("down"), chars=100)
+    await deliver_due(database, peer)
+    in_an_hour(database)
+    await deliver_due(database, peer)
+    assert [[a.name for a in m.attachments] for m in peer.sent] == [[], ["a.png"]]
+    assert {message.attempts for message in peer.sent} == {1}
+
+
 async def test_buttons_come_with_the_last_part(database: Database) -> None:
     queue(database, Line(LONG, {}, ((YES, "/yes"),)))
     peer = Peer(chars=100)
@@ -263,11 +295,13 @@ async def test_buttons_come_with_the_last_part(database: Database) -> None:
 PIECES = st.text(st.sampled_from(" \n\t.。?!।။abcないữ်😭\u3000"), max_size=200)
 
 
-@given(PIECES | st.text(max_size=200), st.integers(1, 60))
-def test_splitting_loses_nothing_but_white_space(words: str, limit: int) -> None:
-    parts = split(words, limit)
+@given(PIECES | st.text(max_size=200), st.integers(2, 60), st.sampled_from([len, utf16]))
+def test_splitting_loses_nothing_but_white_space(
+    words: str, limit: int, measure: Callable[[str], int]
+) -> None:
+    parts = split(words, limit, measure)
     assert "".join("".join(parts).split()) == "".join(words.split())
-    assert all(len(part) <= limit for part in parts)
+    assert all(measure(part) <= limit for part in parts)
     assert all(part.strip() for part in parts) or not words.strip()
 
 
@@ -277,6 +311,15 @@ CUTS: list[tuple[str, str, int, list[str]]] = [
     ("Japanese", "一つ目です。二つ目です。", 8, ["一つ目です。", "二つ目です。"]),
     ("Nepali", "पहिलो हो। दोस्रो हो।", 12, ["पहिलो हो।", "दोस्रो हो।"]),
     ("at a word", "one two three four", 10, ["one two", "three four"]),
+    (
+        "never inside an address",
+        "See www.mhlw.go.jp/a.html now",
+        22,
+        ["See", "www.mhlw.go.jp/a.html", "now"],
+    ),
+    ("never inside a number", "It is 1.234.567 yen", 14, ["It is", "1.234.567 yen"]),
+    ("never inside what is seen as one", "မြန်မာ" * 3, 7, ["မြန်မာ", "မြန်မာ", "မြန်မာ"]),
+    ("a family is one", "👨‍👩‍👧👨‍👩‍👧", 7, ["👨‍👩‍👧", "👨‍👩‍👧"]),
     ("no better place", "x" * 25, 10, ["x" * 10, "x" * 10, "x" * 5]),
     ("a stop just over the limit", "abcdefghij. k", 10, ["abcdefghij", ". k"]),
     ("white space only in front", " " * 30 + "end", 10, ["end"]),
