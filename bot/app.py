@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.content import load_content
+from bot.link_page import link_page
 from bot.turn import Content, Worker
 from channels.context import ChannelContext
 from channels.email import Email
@@ -271,6 +272,7 @@ def application(program: Program) -> Starlette:
         Route("/metrics", metrics),
         Mount("/console", routes=console_routes(program.console)),
         *program.media.store.routes(program.database),
+        link_page(program.channels, program.content.texts, program.settings.url),
         *(route for channel in program.channels.values() for route in channel.routes()),
     ]
     return Starlette(

@@ -18,6 +18,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.utils import format_datetime, make_msgid, parseaddr
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import aiosmtplib
 import structlog
@@ -191,6 +192,10 @@ class Email:
     async def fetch(self, source: str) -> tuple[str, bytes]:
         """Never called: files come with the mail."""
         raise RejectedError(source)
+
+    def entrance(self, words: str) -> str:
+        """A mail to the desk, ready to be sent."""
+        return f"mailto:{self.settings.mail_address}?body={quote(words)}"
 
     async def check(self) -> list[Finding]:
         """Whether mail can leave."""

@@ -255,6 +255,10 @@ class Channel(Protocol):
             RefusedError: it is too big.
         """
 
+    def entrance(self, words: str) -> str:
+        """A link that opens this channel on a worker's phone with `words` (a joining code) ready
+        to be sent; "" if there is none."""
+
     async def check(self) -> list[Finding]:
         """Look at the set-up: secrets, web hook, permissions. Changes nothing, never raises."""
 

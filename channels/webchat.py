@@ -102,6 +102,10 @@ class WebChat:
         """Never called: files come with the message."""
         raise RejectedError(source)
 
+    def entrance(self, words: str) -> str:
+        """The page, with a code to be sent at once."""
+        return f"/chat#link={words}"
+
     async def check(self) -> list[Finding]:
         """Whether workers can reach the page."""
         return []
@@ -130,15 +134,13 @@ class WebChat:
             code: {name.removeprefix("webchat."): texts(name, code).body for name in names}
             for code in texts.languages
         }
-        accepted = [
-            part.split(";")[0].strip().split("-")[0].lower().replace("fil", "tl")
-            for part in request.headers.get("accept-language", "").split(",")
-        ]
-        wanted = [request.query_params.get("lang", ""), *accepted, "en"]
+        language = texts.preferred(
+            request.headers.get("accept-language", ""), request.query_params.get("lang", "")
+        )
         html = self._pages.get_template("chat.html").render(
             texts=words,
             languages=[{"code": one.code, "name": one.name} for one in texts.languages.values()],
-            language=next(code for code in wanted if code in texts.languages),
+            language=language,
             mail=self.mail_address,
             limit=TEXT_LIMIT,
         )

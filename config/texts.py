@@ -92,6 +92,17 @@ class Texts:
     def __iter__(self) -> Iterator[Text]:
         return iter(self.texts.values())
 
+    def preferred(self, accept_language: str, *first: str) -> str:
+        """The language that `first` or else a browser's Accept-Language header wishes, or English.
+
+        The header's order counts; quality values are rare enough in browsers to be passed over.
+        """
+        accepted = [
+            part.split(";")[0].strip().split("-")[0].lower().replace("fil", "tl")
+            for part in accept_language.split(",")
+        ]
+        return next(code for code in (*first, *accepted, "en") if code in self.languages)
+
     @cached_property
     def command_words(self) -> dict[str, str]:
         """Normalised word → command. A word of two commands belongs to the first."""

@@ -47,6 +47,9 @@ class Peer:
     async def fetch(self, _source: str) -> tuple[str, bytes]:
         raise RejectedError("nothing is held here")
 
+    def entrance(self, words: str) -> str:
+        return f"peer:{words}"
+
     async def check(self) -> list[Finding]:
         return []
 

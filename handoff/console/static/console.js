@@ -342,6 +342,10 @@
     if (last && getComputedStyle(scroll).overflowY === "visible") last.scrollIntoView({ block: "center" });
     below.textContent = words.newBelow;
     below.addEventListener("click", () => { scroll.scrollTop = scroll.scrollHeight; });
+    // A picture that arrives late must not push the last words out of sight.
+    byId("conversation").addEventListener("load", () => {
+      if (below.hidden) scroll.scrollTop = scroll.scrollHeight;
+    }, true);
     scroll.addEventListener("scroll", () => {
       if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80) below.hidden = true;
     });
