@@ -18,7 +18,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -88,7 +87,10 @@ SKEW = timedelta(seconds=30)
 
 API = "https://api.twilio.com"
 NUMBER = re.compile(r"\+[1-9]\d{6,14}")
-MEDIA = re.compile(r"/2010-04-01/Accounts/AC\w{1,40}/Messages/\w{1,40}/Media/\w{1,40}")
+MEDIA = re.compile(
+    r"(https?://[\w.:-]+|)(/2010-04-01/Accounts/AC\w{1,40}/Messages/\w{1,40}/Media/\w{1,40})"
+)
+"""The address of a file: Twilio's own, and the path. Only the path is kept and used."""
 MEDIA_HOSTS = re.compile(r"([\w-]+\.)*(twilio\.com|twiliocdn\.com|amazonaws\.com)")
 """Where Twilio keeps files; it redirects there."""
 
@@ -283,14 +285,11 @@ class Sms:
         files = []
         for number in range(min(int(count), 10) if count.isdecimal() and len(count) < 4 else 0):
             media_type = clean(fields.get(f"MediaContentType{number}", ""))[:80]
-            url = urlsplit(clean(fields.get(f"MediaUrl{number}", "")))
-            hosts = {urlsplit(home).netloc for home in (API, self.twilio.api_url)}
-            ours = url.netloc in hosts and MEDIA.fullmatch(url.path)
-            files.append(
-                Attachment("", media_type, source=url.path)
-                if ours
-                else Attachment("", media_type, error="its address is not Twilio's")
-            )
+            url = MEDIA.fullmatch(fields.get(f"MediaUrl{number}", ""))
+            if url and url[1] in {API, self.twilio.api_url}:
+                files.append(Attachment("", media_type, source=url[2]))
+            else:
+                files.append(Attachment("", media_type, error="its address is not Twilio's"))
         return files
 
     async def status(self, request: Request) -> Response:
@@ -401,25 +400,30 @@ class Sms:
         if not NUMBER.fullmatch(address):
             raise BlockedError("its sender is no telephone number; nobody can answer")
         plain = self._plain(messages)
-        parts = self._pack(messages)
-        conversation: int | None = None
         if self.settings.notice_only and not plain:
-            conversation = await self.database.read(find_conversation, self.name, address)
-            if conversation is None:
-                raise RejectedError("nobody is at this number any more")
-            at, sid = self._notices.get(conversation, (0.0, ""))
-            if sid and time.monotonic() - at < NOTICE_PAUSE:
-                return [sid for _ in messages]
-            parts = [self._notice(messages, conversation)]
+            return await self._send_notice(address, messages)
+        parts = self._pack(messages)
         ids: dict[str, str] = {}
         for part in parts:
-            sid = await self._leave(address, part, plain)
-            ids |= dict.fromkeys(part.keys, sid)
+            ids |= dict.fromkeys(part.keys, await self._leave(address, part, plain))
         for part in parts:
             self._tried.pop(part.name, None)
-        if conversation is not None:
-            _remember(self._notices, conversation, (time.monotonic(), sid))
         return [ids.get(message.key, "") for message in messages]
+
+    async def _send_notice(
+        self, address: str, messages: Sequence[OutboundMessage]
+    ) -> Sequence[str]:
+        """One notice for all the messages, unless one that she has not opened just left."""
+        conversation = await self.database.read(find_conversation, self.name, address)
+        if conversation is None:
+            raise RejectedError("nobody is at this number any more")
+        at, sid = self._notices.get(conversation, (0.0, ""))
+        if not sid or time.monotonic() - at >= NOTICE_PAUSE:
+            part = self._notice(messages, conversation)
+            sid = await self._leave(address, part, plain=False)
+            self._tried.pop(part.name, None)
+            _remember(self._notices, conversation, (time.monotonic(), sid))
+        return [sid for _ in messages]
 
     def _plain(self, messages: Sequence[OutboundMessage]) -> bool:
         texts = self.texts().texts
@@ -509,7 +513,8 @@ class Sms:
 
     async def fetch(self, source: str) -> tuple[str, bytes]:
         """A file of an MMS (none in Japan), from Twilio and from nowhere else."""
-        if not MEDIA.fullmatch(source):
+        known = MEDIA.fullmatch(source)
+        if not known or known[1]:
             raise RejectedError("not a file at Twilio")
         home = httpx.URL(self.twilio.api_url or API)
         url, own = home.join(source), True
@@ -527,6 +532,8 @@ class Sms:
                         raise RejectedError("Twilio points to a foreign place")
         except httpx.HTTPError as error:
             raise TemporarySendError(f"Twilio did not answer ({type(error).__name__})") from None
+        except httpx.InvalidURL:
+            raise RejectedError("Twilio points to no place") from None
         raise RejectedError("Twilio points from place to place")
 
     async def _read(self, answer: httpx.Response) -> bytes:

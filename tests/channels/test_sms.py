@@ -349,7 +349,12 @@ async def test_a_file_is_fetched_where_twilio_points(staged: Staged) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["https://evil.example/x", "http://media.twiliocdn.com/x", "https://twilio.com.evil.example/x"],
+    [
+        "https://evil.example/x",
+        "http://media.twiliocdn.com/x",
+        "https://twilio.com.evil.example/x",
+        "https://[/",
+    ],
 )
 async def test_a_file_is_not_fetched_from_elsewhere(staged: Staged, place: str) -> None:
     async with staged() as stage:
@@ -365,7 +370,8 @@ async def test_a_file_that_is_gone_or_too_big(staged: Staged) -> None:
     async with staged() as stage:
         with pytest.raises(RejectedError):
             await stage.sms.fetch(f"{ROOT}/Messages/MM1/Media/ME1")
-        for source in ("", "https://evil.example/", "/etc/passwd", f"{ROOT}/Messages.json"):
+        media = f"{ROOT}/Messages/MM1/Media/ME1"
+        for source in ("", "/etc/passwd", f"https://evil.example{media}", f"{ROOT}/Messages.json"):
             with pytest.raises(RejectedError):
                 await stage.sms.fetch(source)
         stage.twilio.fail(Status(500))

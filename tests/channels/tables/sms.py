@@ -196,6 +196,11 @@ INCOMING = [
             heard(attachments=(Attachment("", "image/jpeg", error="its address is not Twilio's"),))
         ],
     ),
+    Incoming(
+        "a picture at a broken address",
+        sms(NumMedia="1", MediaUrl0="https://[/2010"),
+        messages=[heard(attachments=1)],
+    ),
     Incoming("a picture without an address", sms(NumMedia="1"), messages=[heard(attachments=1)]),
     Incoming("a number of pictures that is none", sms(NumMedia="9e9"), messages=[heard()]),
     # Senders.
