@@ -146,8 +146,8 @@ def split(text: str, limit: int, measure: Callable[[str], int] = len) -> list[st
     rest = text.strip()
     while measure(rest) > limit:
         room = min(limit, len(rest))
-        while measure(rest[:room]) > limit:
-            room -= max(1, (measure(rest[:room]) - limit) // 2)
+        while (size := measure(rest[:room])) > limit:
+            room = max(1, min(room - 1, room * limit // size))
         ends = [m.start() for m in _SENTENCE_END.finditer(rest[:room]) if m.start()]
         cut = ends[-1] if ends and ends[-1] > room // 3 else 0
         cut = cut or rest.rfind(" ", 1, room + 1)

@@ -93,7 +93,7 @@ class Conversation(Base):
     state: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     stopped: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
-    continues_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"))
+    continues_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"), default=None)
     member: Mapped[str] = mapped_column(String(40), default="")
     heard_at: Mapped[datetime | None]
     due_at: Mapped[datetime | None] = mapped_column()
@@ -103,6 +103,12 @@ class Conversation(Base):
 
     __table_args__ = (
         UniqueConstraint("address_index"),
+        Index(
+            "ix_conversation_continues",
+            "continues_id",
+            sqlite_where=continues_id.is_not(None),
+            postgresql_where=continues_id.is_not(None),
+        ),
         Index(
             "ix_conversation_erase",
             "erase_at",
@@ -463,6 +469,53 @@ def find_conversation(session: Session, channel: str, address: str) -> int | Non
 def open_conversation(session: Session, channel: str, address: str) -> int:
     """The conversation at an address, begun if there is none."""
     return _conversation(session, InboundMessage(channel, "", address, "")).id
+
+
+def continue_conversation(
+    session: Session, conversation_id: int, channel: str, address: str
+) -> str | None:
+    """Let a conversation go on in another channel, for the same contact and where it stood.
+
+    Counsellors' replies still go to the earlier one, unless she prefers another: only that one
+    reaches her when the page is closed.
+
+    Returns the address at which it goes on: `address`, or that of the conversation which already
+    continues it there; None if its worker had her data erased.
+    """
+    earlier = session.scalar(
+        select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    )
+    if earlier is None or earlier.address_index is None:
+        return None
+    known = session.scalar(
+        select(Conversation.address)
+        .where(Conversation.continues_id == conversation_id, Conversation.channel == channel)
+        .where(Conversation.address_index.is_not(None))
+        .order_by(Conversation.id)
+        .limit(1)
+    )
+    if known is not None:
+        return known
+    contact = session.get_one(Contact, earlier.contact_id, with_for_update=True)
+    contact.preferred_id = contact.preferred_id or earlier.id
+    session.add(
+        Conversation(
+            contact_id=earlier.contact_id,
+            channel=channel,
+            address=address,
+            address_index=vault().index(channel, "address", address),
+            name=earlier.name,
+            language=earlier.language,
+            language_chosen=earlier.language_chosen,
+            holder=earlier.holder,
+            state=dict(earlier.state),
+            created_at=now(session),
+            continues_id=earlier.id,
+            member=earlier.member,
+        )
+    )
+    session.flush()
+    return address
 
 
 def _conversation(session: Session, message: InboundMessage) -> Conversation:

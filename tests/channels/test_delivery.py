@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
@@ -331,3 +331,16 @@ CUTS: list[tuple[str, str, int, list[str]]] = [
 )
 def test_cutting(words: str, limit: int, parts: list[str]) -> None:
     assert split(words, limit) == parts
+
+
+@given(PIECES, st.integers(10, 60))
+@example("😭" * 100, 60)
+def test_a_measure_by_which_letters_weigh_much(words: str, limit: int) -> None:
+    """As in SMS, where an emoji takes the room of more than four Latin letters."""
+
+    def measure(part: str) -> int:
+        return sum(5 if char > "\uffff" else 3 if char > "\x7f" else 1 for char in part)
+
+    parts = split(words, limit, measure)
+    assert "".join("".join(parts).split()) == "".join(words.split())
+    assert all(measure(part) <= limit for part in parts)

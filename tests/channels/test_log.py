@@ -28,6 +28,7 @@ from channels.log import (
     UnpublishedError,
     accept,
     claim,
+    continue_conversation,
     done,
     erase,
     find_conversation,
@@ -739,3 +740,55 @@ def test_the_wrong_key_is_a_clear_fault(database: Database, own_vault: None) -> 
     use_vault(Vault([key()]))
     with pytest.raises(VaultError, match="BOT_DATA_KEY"):
         rows(database, Message)
+
+
+# -- going on elsewhere ----------------------------------------------------------------------------
+
+
+def test_a_conversation_goes_on_in_the_web_chat_where_it_stood(database: Database) -> None:
+    heard(database, channel="sms", address="+819012345678", name="Mai", member="union-3")
+    change(
+        database,
+        Conversation,
+        language="vi",
+        language_chosen=True,
+        holder="desk",
+        state={"greeted": True},
+    )
+    [earlier] = rows(database, Conversation)
+
+    def go_on(address: str) -> str | None:
+        return database.write_now(continue_conversation, earlier.id, "webchat", address)
+
+    assert go_on("token-1") == "token-1"
+    assert go_on("token-2") == "token-1"  # the link opened again: the same chat, not a second one
+    _, later = rows(database, Conversation)
+    assert later.continues_id == earlier.id
+    for name in ("contact_id", "language", "language_chosen", "holder", "state", "name", "member"):
+        assert getattr(later, name) == getattr(earlier, name), name
+    assert (later.channel, later.address, later.due_at) == ("webchat", "token-1", None)
+    assert heard(database, "m2", channel="webchat", address="token-1").message_id
+    assert count(database, Conversation) == 2
+
+
+def test_an_erased_or_unknown_conversation_does_not_go_on(database: Database) -> None:
+    heard(database, channel="sms", address="+819012345678")
+    [earlier] = rows(database, Conversation)
+    database.write_now(erase, earlier.contact_id)
+    assert database.write_now(continue_conversation, earlier.id, "webchat", "t") is None
+    assert database.write_now(continue_conversation, 999, "webchat", "t") is None
+    assert count(database, Conversation) == 1
+
+
+def test_two_openings_of_a_link_at_once_make_one_conversation(several_writers: Database) -> None:
+    heard(several_writers, channel="sms", address="+819012345678")
+    [earlier] = rows(several_writers, Conversation)
+
+    def opening(address: str) -> Callable[[], str | None]:
+        return lambda: several_writers.write_now(
+            continue_conversation, earlier.id, "webchat", address
+        )
+
+    addresses = together([opening(f"token-{number}") for number in range(6)])
+    assert len(set(addresses)) == 1
+    assert count(several_writers, Conversation) == 2

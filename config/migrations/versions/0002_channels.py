@@ -30,6 +30,13 @@ def upgrade() -> None:
         table.create_foreign_key(
             op.f("fk_conversation_continues_id"), "conversation", ["continues_id"], ["id"]
         )
+    op.create_index(
+        "ix_conversation_continues",
+        "conversation",
+        ["continues_id"],
+        sqlite_where=sa.text("continues_id IS NOT NULL"),
+        postgresql_where=sa.text("continues_id IS NOT NULL"),
+    )
     with op.batch_alter_table("message") as table:
         table.add_column(sa.Column("kind", sa.String(12), nullable=False, server_default="text"))
         table.add_column(sa.Column("files", sa.Integer(), nullable=False, server_default="0"))
