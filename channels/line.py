@@ -83,6 +83,7 @@ AT_MOST = 5
 """LINE's message objects per call."""
 IMAGE_LIMIT = 1_000_000
 """Bytes of a picture that is shown in place: what LINE allows for a preview."""
+TIMEOUT = ClientTimeout(total=15, connect=5)
 LOOK_AGAIN = 3600.0
 MONTHLY = "monthly limit"
 
@@ -122,6 +123,13 @@ class _Recent(OrderedDict[K, V]):
         self.move_to_end(key)
         if len(self) > self.most:
             self.popitem(last=False)
+
+
+class _Client(AsyncApiClient):  # type: ignore[misc]  # no types are published
+    """The SDK's client, with patience for `TIMEOUT` instead of minutes."""
+
+    def call_api(self, *args: Any, **more: Any) -> Any:
+        return super().call_api(*args, **more | {"_request_timeout": TIMEOUT})
 
 
 class _UnclearError(TemporarySendError):
@@ -188,7 +196,7 @@ class Line:
             return
         token = self.settings.access_token.get_secret_value()
         configuration = Configuration(self.settings.api_url or None, access_token=token)
-        async with AsyncApiClient(configuration) as client:
+        async with _Client(configuration) as client:
             yield client
 
     async def _call(self, ask: Callable[[AsyncMessagingApi], Awaitable[T]]) -> T:
@@ -360,9 +368,7 @@ class Line:
 
     async def _ask_profile(self, user: str) -> None:
         try:
-            profile = await self._call(
-                lambda api: api.get_profile(user, _request_timeout=line_setup.TIMEOUT)
-            )
+            profile = await self._call(lambda api: api.get_profile(user))
         except ApiException as error:
             if error.status == 404:  # she does not share it
                 self._profiles[user] = "", ""
@@ -389,18 +395,12 @@ class Line:
             if token and event.get("type") == "join":
                 words = [TextMessage(text="\n\n".join(said))]
                 reply = ReplyMessageRequest(reply_token=token, messages=words)
-                await self._call(
-                    lambda api: api.reply_message(reply, _request_timeout=line_setup.TIMEOUT)
-                )
+                await self._call(lambda api: api.reply_message(reply))
         with contextlib.suppress(ApiException, SendError):
             if where and source.get("type") == "group":
-                await self._call(
-                    lambda api: api.leave_group(where, _request_timeout=line_setup.TIMEOUT)
-                )
+                await self._call(lambda api: api.leave_group(where))
             elif where:
-                await self._call(
-                    lambda api: api.leave_room(where, _request_timeout=line_setup.TIMEOUT)
-                )
+                await self._call(lambda api: api.leave_room(where))
         log.info("line_group_left")
 
     async def fetch(self, source: str) -> tuple[str, bytes]:
@@ -461,6 +461,8 @@ class Line:
                     if error.status < 500:  # nothing left: what is written meanwhile may join
                         self._sizes.pop(first, None)
                     raise _fault(error, messages[0].attempts) from None
+                except _UnclearError as error:
+                    raise TemporarySendError(str(error)) from None
             for part, number in zip(group, self._sent[name], strict=False):
                 ids.setdefault(part.key.partition("#")[0], number)
         menu = self._menus.get(messages[-1].language.partition("-")[0])
@@ -523,9 +525,7 @@ class Line:
         """Reply; None if the token is of no use."""
         reply = ReplyMessageRequest(reply_token=token, messages=list(bodies))
         try:
-            answer = await self._call(
-                lambda api: api.reply_message(reply, _request_timeout=line_setup.TIMEOUT)
-            )
+            answer = await self._call(lambda api: api.reply_message(reply))
         except _UnclearError:
             self._spent[token] = name
             raise
@@ -545,11 +545,7 @@ class Line:
         space = uuid.UUID(vault().secret("LINE retry keys")[:32])
         key = str(uuid.uuid5(space, f"{address} {name}"))
         try:
-            answer = await self._call(
-                lambda api: api.push_message(
-                    push, x_line_retry_key=key, _request_timeout=line_setup.TIMEOUT
-                )
-            )
+            answer = await self._call(lambda api: api.push_message(push, x_line_retry_key=key))
         except ApiException as error:
             if error.status == 409:  # it was taken at an earlier attempt
                 accepted = _list(_body(error).get("sentMessages"))
@@ -563,9 +559,7 @@ class Line:
         """Raises `BlockedError` if LINE does not know her (any more) as our friend."""
         with contextlib.suppress(TemporarySendError):
             try:
-                await self._call(
-                    lambda api: api.get_profile(address, _request_timeout=line_setup.TIMEOUT)
-                )
+                await self._call(lambda api: api.get_profile(address))
             except ApiException as error:
                 if error.status == 404:
                     self._profiles.pop(address, None)
@@ -575,9 +569,7 @@ class Line:
         """Three moving dots, for twenty seconds or until the answer comes."""
         shown = ShowLoadingAnimationRequest(chat_id=address, loading_seconds=20)
         with contextlib.suppress(ApiException, SendError):
-            await self._call(
-                lambda api: api.show_loading_animation(shown, _request_timeout=line_setup.TIMEOUT)
-            )
+            await self._call(lambda api: api.show_loading_animation(shown))
 
     # -- set-up -------------------------------------------------------------------------------
 
@@ -605,11 +597,7 @@ class Line:
         """Give her the menu of her language; it is only a help, so no fault of it matters."""
         self._shown[address] = menu
         try:
-            await self._call(
-                lambda api: api.link_rich_menu_id_to_user(
-                    address, menu, _request_timeout=line_setup.TIMEOUT
-                )
-            )
+            await self._call(lambda api: api.link_rich_menu_id_to_user(address, menu))
         except (ApiException, SendError):
             self._shown.pop(address, None)
             with contextlib.suppress(ApiException, SendError):  # set up anew meanwhile?
@@ -635,9 +623,8 @@ def _place(content: dict[str, Any]) -> str:
     """A place in lines: title, address, and where it is (no link that would tell a third party)."""
     lines = [_text(content.get("title")), _text(content.get("address"))]
     north, east = content.get("latitude"), content.get("longitude")
-    spot = isinstance(north, int | float) and isinstance(east, int | float)
-    if spot and abs(north) <= 90 and abs(east) <= 180:  # not so for NaN
-        lines.append(f"geo:{north:.6f},{east:.6f}")
+    if isinstance(north, int | float) and isinstance(east, int | float):
+        lines += [f"geo:{north:.6f},{east:.6f}"] * (abs(north) <= 90 and abs(east) <= 180)
     return "\n".join(filter(None, lines)) or "[place]"
 
 

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import ClientTimeout
 from linebot.v3.messaging import (
     ApiException,
     AsyncMessagingApiBlob,
@@ -29,7 +28,6 @@ from config.texts import Texts
 log = structlog.get_logger(__name__)
 
 HOOK = "/line/webhook"
-TIMEOUT = ClientTimeout(total=15, connect=5)
 LOW = 0.8
 """The part of the month's messages from which the operator is warned."""
 
@@ -51,19 +49,15 @@ class Account:
 
     async def menus(self) -> dict[str, str]:
         """Language → id of its menu, for those that are set up."""
-        listed = await self._call(
-            lambda api: api.get_rich_menu_alias_list(_request_timeout=TIMEOUT)
-        )
+        listed = await self._call(lambda api: api.get_rich_menu_alias_list())
         found = {one.rich_menu_alias_id: one.rich_menu_id for one in listed.aliases}
         aliases = ((code, line_menu.alias(code)) for code in self.texts().languages)
         return {code: found[alias] for code, alias in aliases if alias in found}
 
     async def quota(self) -> tuple[int, int]:
         """This month: messages used, and allowed (0: no limit)."""
-        plan = await self._call(lambda api: api.get_message_quota(_request_timeout=TIMEOUT))
-        use = await self._call(
-            lambda api: api.get_message_quota_consumption(_request_timeout=TIMEOUT)
-        )
+        plan = await self._call(lambda api: api.get_message_quota())
+        use = await self._call(lambda api: api.get_message_quota_consumption())
         used, allowed = int(use.total_usage), int(plan.value or 0)
         USED.set(used)
         ALLOWED.set(allowed)
@@ -113,7 +107,7 @@ class Account:
         )
 
     async def _check_account(self) -> list[Finding]:
-        bot = await self._call(lambda api: api.get_bot_info(_request_timeout=TIMEOUT))
+        bot = await self._call(lambda api: api.get_bot_info())
         found = [Finding("account", True, f"{bot.display_name} ({bot.basic_id})")]
         if bot.chat_mode == "chat":
             found.append(
@@ -131,7 +125,7 @@ class Account:
         wanted = self.settings.url + HOOK
         run = "Run `bot channels setup line`."
         try:
-            hook = await self._call(lambda api: api.get_webhook_endpoint(_request_timeout=TIMEOUT))
+            hook = await self._call(lambda api: api.get_webhook_endpoint())
         except ApiException as error:
             if error.status == 404:
                 return [Finding("web hook", False, "not set", run)]
@@ -142,9 +136,7 @@ class Account:
             remedy = f"{CONSOLE}, turn on “Use webhook” (and “Webhook redelivery”)."
             return [Finding("web hook", False, "switched off at LINE", remedy)]
         trial = TestWebhookEndpointRequest(endpoint=wanted)
-        tried = await self._call(
-            lambda api: api.test_webhook_endpoint(trial, _request_timeout=TIMEOUT)
-        )
+        tried = await self._call(lambda api: api.test_webhook_endpoint(trial))
         if tried.success:
             return [Finding("web hook", True, wanted)]
         if tried.status_code == 403:
@@ -197,19 +189,19 @@ class Account:
 
     async def _set_hook(self) -> list[Finding]:
         wanted = SetWebhookEndpointRequest(endpoint=self.settings.url + HOOK)
-        await self._call(lambda api: api.set_webhook_endpoint(wanted, _request_timeout=TIMEOUT))
+        await self._call(lambda api: api.set_webhook_endpoint(wanted))
         return await self._check_hook()
 
     async def _set_menus(self) -> list[Finding]:
         """Make the menus that are new or have changed; remove those that nothing uses any more."""
         made = await asyncio.to_thread(line_menu.menus, self.texts())
-        listed = await self._call(lambda api: api.get_rich_menu_list(_request_timeout=TIMEOUT))
+        listed = await self._call(lambda api: api.get_rich_menu_list())
         ours = {
             one.rich_menu_id: one.name
             for one in listed.richmenus
             if (one.name or "").startswith(line_menu.NAME)
         }
-        known = await self._call(lambda api: api.get_rich_menu_alias_list(_request_timeout=TIMEOUT))
+        known = await self._call(lambda api: api.get_rich_menu_alias_list())
         aliases = {one.rich_menu_alias_id: one.rich_menu_id for one in known.aliases}
         used, fresh = [], 0
         for menu in made:
@@ -219,34 +211,29 @@ class Account:
                 number = await self._make_menu(menu, menu.alias in aliases)
                 fresh += 1
             used.append(number)
-        await self._call(lambda api: api.set_default_rich_menu(used[0], _request_timeout=TIMEOUT))
+        await self._call(lambda api: api.set_default_rich_menu(used[0]))
         for old in ours.keys() - set(used):
             await self._remove_menu(old)
         detail = f"{fresh} made, {len(used) - fresh} unchanged"
         return [Finding("menus", True, detail)]
 
     async def _make_menu(self, menu: line_menu.Menu, replaces: bool) -> str:
-        made = await self._call(
-            lambda api: api.create_rich_menu(menu.request, _request_timeout=TIMEOUT)
-        )
+        made = await self._call(lambda api: api.create_rich_menu(menu.request))
         number: str = made.rich_menu_id
         await self._call(
             lambda api: AsyncMessagingApiBlob(api.api_client).set_rich_menu_image(
                 number,
                 menu.image,
                 _headers={"Content-Type": "image/png"},
-                _request_timeout=TIMEOUT,
             )
         )
         if replaces:
             change = UpdateRichMenuAliasRequest(rich_menu_id=number)
-            await self._call(
-                lambda api: api.update_rich_menu_alias(menu.alias, change, _request_timeout=TIMEOUT)
-            )
+            await self._call(lambda api: api.update_rich_menu_alias(menu.alias, change))
         else:
             new = CreateRichMenuAliasRequest(rich_menu_alias_id=menu.alias, rich_menu_id=number)
-            await self._call(lambda api: api.create_rich_menu_alias(new, _request_timeout=TIMEOUT))
+            await self._call(lambda api: api.create_rich_menu_alias(new))
         return number
 
     async def _remove_menu(self, number: str) -> None:
-        await self._call(lambda api: api.delete_rich_menu(number, _request_timeout=TIMEOUT))
+        await self._call(lambda api: api.delete_rich_menu(number))
