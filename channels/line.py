@@ -247,8 +247,8 @@ class Line:
             if event.get("mode") == "standby":  # another program has the conversation
                 continue
             source = _dict(event.get("source"))
-            if source.get("type") in {"group", "room"}:
-                if event.get("type") in {"join", "message"}:
+            if _text(source.get("type")) in {"group", "room"}:
+                if _text(event.get("type")) in {"join", "message"}:
                     goodbyes.add_task(self._leave_group, event, source)
                 continue
             read = self._read(event, _text(source.get("userId")))
@@ -453,7 +453,7 @@ class Line:
             size = self._sizes.get(first, AT_MOST)
             group, parts = parts[:size], parts[size:]
             self._sizes[first] = len(group)
-            name = " ".join(part.key for part in group)
+            name = " ".join([address, *(part.key for part in group)])
             if name not in self._sent:
                 try:
                     self._sent[name] = await self._deliver(name, address, thread, group)
@@ -543,7 +543,7 @@ class Line:
         push = PushMessageRequest(to=address, messages=list(bodies))
         # Ids of messages begin again with a new database, so the key depends on its secret, too.
         space = uuid.UUID(vault().secret("LINE retry keys")[:32])
-        key = str(uuid.uuid5(space, f"{address} {name}"))
+        key = str(uuid.uuid5(space, name))
         try:
             answer = await self._call(lambda api: api.push_message(push, x_line_retry_key=key))
         except ApiException as error:

@@ -130,7 +130,7 @@ def _draw(width: int, height: int, fields: Sequence[tuple[int, int, str, str]]) 
         if file or words.isascii():
             draw.text(middle, words, INK, _fitting(draw, words, file, width - 60), anchor="mm")
     target = io.BytesIO()
-    image.quantize(64).save(target, "PNG", optimize=True)
+    image.save(target, "PNG")
     return target.getvalue()
 
 

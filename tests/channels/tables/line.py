@@ -492,6 +492,15 @@ INCOMING = [
         messages=[{"text": "I did"}],
     ),
     Incoming(
+        "an event whose parts have the wrong types loses no other one",
+        batch(
+            event(said("x", "1084"), source={"type": ["user"], "userId": 1}),
+            event({"type": {}}, message=7),
+            event(said("still here", "1085")),
+        ),
+        messages=[{"text": "still here"}],
+    ),
+    Incoming(
         "forged: no signature",
         Request(UNSIGNED.path, UNSIGNED.body),
         status=403,
