@@ -271,6 +271,7 @@ class Line:
                 content = _dict(event.get("message"))
                 return self._message(event, user, _text(content.get("id")) or event_id, content)
             case "follow":
+                self._profiles.pop(user, None)  # what she shares may have changed
                 begun = self._inbound(event, user, event_id, "", kind="start")
                 return [*begun, Presence(self.name, user, here=True)] if begun else []
             case "unfollow" if user:

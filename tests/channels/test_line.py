@@ -273,6 +273,13 @@ async def test_a_profile_is_asked_for_once(desk: Desk) -> None:
     assert len(desk.vendor.calls) == 2
 
 
+async def test_a_new_friend_is_asked_for_her_profile_anew(desk: Desk) -> None:
+    await desk.hear(batch(event(said("hi"), who="new")))
+    desk.vendor.profiles[user("new")] = {"displayName": "New", "language": "ne"}
+    await desk.hear(batch(event({"type": "follow"}, who="new")))
+    assert [one.language_hint for one in desk.inbox.messages] == ["", "ne"]
+
+
 async def test_the_sdk_logs_no_names(desk: Desk, written: io.StringIO) -> None:  # noqa: F811
     await desk.hear(batch(event(said("hi"))))
     assert desk.inbox.messages[0].name == "Nguyễn Thị Mai"
