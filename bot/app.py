@@ -25,6 +25,7 @@ from bot.link_page import link_page
 from bot.turn import Content, Worker
 from channels.context import ChannelContext
 from channels.email import Email
+from channels.line import Line, LineSettings
 from channels.log import accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
 from channels.message import Accepted, Channel, InboundMessage, Notice
@@ -208,7 +209,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     return program
 
 
-CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (TwilioSettings, SmsSettings)
+CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (LineSettings, TwilioSettings, SmsSettings)
 """The settings of the channels that need some of their own."""
 
 
@@ -220,6 +221,9 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
     """
     webchat = WebChat(context)
     opened: list[Channel] = [webchat, Email(context)]
+    line = load(LineSettings)
+    if line.configured:
+        opened.append(Line(context, line))
     twilio = load(TwilioSettings)
     if twilio.configured and twilio.sms_number:
         opened.append(Sms(context, twilio, load(SmsSettings)))

@@ -381,11 +381,14 @@ def accept_all(session: Session, messages: Sequence[InboundMessage]) -> list[Acc
 
 
 def free(session: Session, conversation_id: int) -> None:
-    """Let replies go that were held until the worker's safe hours."""
+    """Let replies go that were held until the worker's safe hours, or that wait for long: what she
+    just did may have opened a way (a fresh reply token at LINE)."""
+    soon = now(session) + timedelta(minutes=5)
     session.execute(
         update(Message)
         .where(Message.conversation_id == conversation_id, Message.state == "queued")
-        .where(Message.state.in_(("received", "queued")), Message.held)  # the partial index serves
+        .where(Message.state.in_(("received", "queued")))  # so that the partial index serves
+        .where(or_(Message.held, Message.attempt_at > soon))
         .values(held=False, attempt_at=None)
         .execution_options(synchronize_session=False)
     )

@@ -84,7 +84,13 @@ class Vendor:
 
     def start(self) -> None:
         """Be reachable (again)."""
-        config = uvicorn.Config(self, host="127.0.0.1", port=self.port, log_config=None)
+        config = uvicorn.Config(
+            self,
+            host="127.0.0.1",
+            port=self.port,
+            log_config=None,
+            access_log=False,  # the vendor's log is not the desk's, where addresses are looked for
+        )
         self._server = server = uvicorn.Server(config)
         self._thread = threading.Thread(target=server.run, daemon=True)
         self._thread.start()
