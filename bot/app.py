@@ -27,11 +27,12 @@ from channels.email import Email
 from channels.log import accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
 from channels.message import Accepted, Channel, InboundMessage, Notice
+from channels.telegram import Telegram, TelegramSettings
 from channels.webchat import WebChat
 from config.content import read_yaml
 from config.database import Database
 from config.facts import CONFIG
-from config.settings import Settings
+from config.settings import Settings, load
 from config.texts import Texts
 from config.vault import load_vault, use_vault
 from handoff.console import ConsoleContext, console_routes
@@ -202,7 +203,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     return program
 
 
-CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = ()
+CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (TelegramSettings,)
 """The settings of the channels that need some of their own."""
 
 
@@ -214,6 +215,9 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
     """
     webchat = WebChat(context)
     opened: list[Channel] = [webchat, Email(context)]
+    telegram = load(TelegramSettings)
+    if telegram.configured:
+        opened.append(Telegram(context, telegram))
     return webchat, {channel.name: channel for channel in opened}
 
 
