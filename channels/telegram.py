@@ -380,7 +380,6 @@ class Telegram:
             chat,
             data,
             filename=file.name,
-            disable_content_type_detection=True,
             reply_markup=reply_markup,
         )
 
@@ -501,11 +500,17 @@ class Telegram:
 
 
 def hear(payload: Any) -> tuple[Update | None, InboundMessage | Presence | None]:
-    """What an update says. If the SDK trips over a part of it, at least her words are read."""
+    """What an update says. Where the SDK trips over a part of it, the rest is read."""
     fault = ""
-    for form in (payload, _essential(payload)):
+    for reduced in (dict, _readable, _essential):
         try:
-            update = Update.de_json(form, None)
+            update = Update.de_json(
+                {
+                    name: reduced(part) if name in {"message", "edited_message"} else part
+                    for name, part in payload.items()
+                },
+                None,
+            )
             return update, heard(update)
         except Exception as error:  # any at all: the payload may hold anything
             fault = fault or type(error).__name__
@@ -513,16 +518,17 @@ def hear(payload: Any) -> tuple[Update | None, InboundMessage | Presence | None]
     return None, None
 
 
-def _essential(payload: Any) -> Any:
-    if not isinstance(payload, dict):
-        return payload
-    kept = {}
-    for name, part in payload.items():
-        if name in {"message", "edited_message"} and isinstance(part, dict):
-            kept[name] = {key: part[key] for key in _ESSENTIAL if key in part}
-        elif name == "update_id":
+def _readable(message: dict[str, Any]) -> dict[str, Any]:
+    kept = _essential(message)
+    for name, part in message.items():
+        with contextlib.suppress(Exception):
+            Message.de_json({**kept, name: part}, None)
             kept[name] = part
     return kept
+
+
+def _essential(message: dict[str, Any]) -> dict[str, Any]:
+    return {name: message[name] for name in _ESSENTIAL if name in message}
 
 
 def heard(update: Update) -> InboundMessage | Presence | None:
