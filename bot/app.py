@@ -30,6 +30,7 @@ from channels.log import accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
 from channels.message import Accepted, Channel, InboundMessage, Notice
 from channels.sms import Sms, SmsSettings
+from channels.telegram import Telegram, TelegramSettings
 from channels.twilio_account import TwilioSettings
 from channels.webchat import WebChat
 from config.content import read_yaml
@@ -209,7 +210,12 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     return program
 
 
-CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (LineSettings, TwilioSettings, SmsSettings)
+CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (
+    LineSettings,
+    TelegramSettings,
+    TwilioSettings,
+    SmsSettings,
+)
 """The settings of the channels that need some of their own."""
 
 
@@ -224,6 +230,9 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
     line = load(LineSettings)
     if line.configured:
         opened.append(Line(context, line))
+    telegram = load(TelegramSettings)
+    if telegram.configured:
+        opened.append(Telegram(context, telegram))
     twilio = load(TwilioSettings)
     if twilio.configured and twilio.sms_number:
         opened.append(Sms(context, twilio, load(SmsSettings)))

@@ -33,6 +33,8 @@ LINK, UNLINK = "/link", "/unlink"
 CODE = re.compile(r"\s*(\d{4})[\s\-.]?(\d{4})\s*[.。]?\s*")
 """A code that joins two conversations of one person, as it is typed or heard."""
 ERASE, KEEP = "/delete yes", "/delete no"
+COMMANDS = {"/language": "language", "/delete": "delete", "/stop": "stop"}
+"""Commands that a channel's own menu gives as a choice (Telegram)."""
 TOPICS_OFFERED = 3
 MOST_UNCLEAR = 2
 """Guesses and requests to say it otherwise, in a row, before a person takes over."""
@@ -417,7 +419,7 @@ def _chosen(heard: Heard, state: dict[str, Any]) -> tuple[str, str | None]:
     """The pressed button, or the one whose number or label was typed; and the command."""
     choices: Mapping[str, str] = state.pop("choices", {})
     if heard.choice:
-        return heard.choice, None
+        return heard.choice, COMMANDS.get(heard.choice)
     typed = heard.text.strip().casefold()
     number = re.fullmatch(r"[\[(#]?(\d{1,2})[\])．.。]?", typed)
     if number and str(int(number[1])) in choices:

@@ -197,7 +197,8 @@ class Worker:
         with TURN_SECONDS.time():
             prior = work.language or (work.hint if work.hint in self._languages else None)
             # A pressed button carries its label, which is our word, not the worker's.
-            pressed = incoming.text.strip().casefold() in work.state.get("choices", {})
+            choices = work.state.get("choices", {})
+            pressed = bool(incoming.choice) or incoming.text.strip().casefold() in choices
             words = "" if pressed else incoming.text
             waiting = asyncio.create_task(self._busy(work))
             try:

@@ -246,6 +246,8 @@ class MediaFetcher:
 
 def sniff(data: bytes) -> str:
     """What a file is, by its bytes and nothing else."""
+    if data[:4] == b"OggS" and any(sound in data[:64] for sound in (b"OpusHead", b"\x01vorbis")):
+        return "audio/ogg"  # voice notes; Ogg alone may hold a film
     try:
         found = puremagic.magic_string(data)
     except (puremagic.PureError, ValueError):

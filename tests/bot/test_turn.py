@@ -75,6 +75,20 @@ async def test_a_typed_number_presses_the_button(database: Database, peer: Peer)
     assert [case.reason for case in cases(database)] == ["asked"]
 
 
+async def test_the_label_of_an_old_button_is_not_taken_for_her_words(
+    database: Database, peer: Peer
+) -> None:
+    async with at_work(database, peer=peer):
+        await hear(database, "tôi không được trả lương")
+        await quiet(database)
+        pressed = InboundMessage("peer", "press", "mai", SUICIDE, choice="/topic wage_unpaid")
+        number = (await database.write(accept, pressed)).message_id
+        await quiet(database)
+    assert answers(database, number) == ["faq/wage_unpaid"]
+    assert {row.language for row in messages(database) if row.answers_id == number} == {"vi"}
+    assert cases(database) == []
+
+
 async def test_many_conversations_and_two_programs_keep_each_order(fresh_postgres: str) -> None:
     """Twenty-four workers write six messages each, while two programs work on one PostgreSQL."""
     one, two = Database(fresh_postgres), Database(fresh_postgres)
