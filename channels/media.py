@@ -291,7 +291,7 @@ def add(
                 channel=channel,
                 name=one.name[:200],
                 media_type=one.media_type[:80],
-                size=one.size,
+                size=min(one.size, 2**31 - 1),  # as the vendor says; the column holds no more
                 sha256=one.sha256,
                 file=one.file,
                 source=one.source,

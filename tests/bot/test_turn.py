@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 from channels.log import (
     Conversation,
     Message,
+    accept,
     to_erase,
 )
-from channels.message import BlockedError, RejectedError
+from channels.message import BlockedError, InboundMessage, RejectedError
 from config.database import Database, now
 from handoff.case import Handoff, hand_over
 from handoff.staff import Person, add_staff
