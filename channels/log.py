@@ -464,6 +464,48 @@ def open_conversation(session: Session, channel: str, address: str) -> int:
     return _conversation(session, InboundMessage(channel, "", address, "")).id
 
 
+def continue_conversation(
+    session: Session, conversation_id: int, channel: str, address: str
+) -> str | None:
+    """Let a conversation go on in another channel, for the same contact and where it stood.
+
+    Returns the address at which it goes on: `address`, or that of the conversation which already
+    continues it there; None if its worker had her data erased.
+    """
+    earlier = session.scalar(
+        select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    )
+    if earlier is None or earlier.address_index is None:
+        return None
+    known = session.scalar(
+        select(Conversation.address)
+        .where(Conversation.continues_id == conversation_id, Conversation.channel == channel)
+        .where(Conversation.address_index.is_not(None))
+        .order_by(Conversation.id)
+        .limit(1)
+    )
+    if known is not None:
+        return known
+    session.add(
+        Conversation(
+            contact_id=earlier.contact_id,
+            channel=channel,
+            address=address,
+            address_index=vault().index(channel, "address", address),
+            name=earlier.name,
+            language=earlier.language,
+            language_chosen=earlier.language_chosen,
+            holder=earlier.holder,
+            state=dict(earlier.state),
+            created_at=now(session),
+            continues_id=earlier.id,
+            member=earlier.member,
+        )
+    )
+    session.flush()
+    return address
+
+
 def _conversation(session: Session, message: InboundMessage) -> Conversation:
     index = vault().index(message.channel, "address", message.address)
     wanted = select(Conversation).where(Conversation.address_index == index).with_for_update()
