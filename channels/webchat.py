@@ -250,7 +250,9 @@ class WebChat:
 
     async def left(self, _: Request) -> Response:
         """An empty page with a neutral title, for after "leave and clear"."""
-        return HTMLResponse("<!doctype html><title>-</title>", headers=HEADERS)
+        return HTMLResponse(
+            '<!doctype html><title>-</title><link rel="icon" href="data:,">', headers=HEADERS
+        )
 
     async def static(self, request: Request) -> Response:
         """Style and script of the page; checked anew each time, since their names never change."""
