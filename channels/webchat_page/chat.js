@@ -379,11 +379,10 @@ const signal = (sign) => {
 let dotsTimer = 0;
 const dots = (on) => {
   clearTimeout(dotsTimer);
-  if (on) {
-    dotsTimer = setTimeout(dots, 20000);
-    if ($('typing').hidden) spoken.textContent = say('typing');
-  }
+  if (on) dotsTimer = setTimeout(dots, 20000);
+  if ($('typing').hidden === !on) return;
   $('typing').hidden = !on;
+  if (on) spoken.textContent = say('typing');
   settle();
 };
 
@@ -394,21 +393,29 @@ const note = (name) => {
   settle();
 };
 
-// Tell the desk up to which message its words were really on the screen, to their end.
+// Tell the desk up to which message its words are really on the screen, to their end, for a second.
 let reported = 0;
 let reading = 0;
-const look = () => {
-  if (!visible() || reading || gone) return;
+const seen = () => {
   const bottom = main.offsetTop + main.scrollTop + main.clientHeight + 24;
   const last = messages.filter((m) => m.id && m.author !== 'worker' && m.node.offsetTop + m.node.offsetHeight <= bottom).pop();
-  const token = load('token');
-  if (!last || last.id <= reported || !token) return;
+  return last && last.id > reported && visible() && !gone ? last.id : 0;
+};
+const look = () => {
+  const id = reading ? 0 : seen();
+  if (!id) return;
   reading = setTimeout(() => {
     reading = 0;
-    if (!visible() || gone || token !== load('token')) return;
-    request('POST', '/chat/read', token, { id: last.id }, (answer) => {
-      if (answer.status === 204) reported = Math.max(reported, last.id);
-    });
+    const token = load('token');
+    const now = Math.min(id, seen());
+    if (now && token) {
+      request('POST', '/chat/read', token, { id: now }, (answer) => {
+        if (answer.status === 204) reported = Math.max(reported, now);
+        if (answer.status === 204 || now < id) look();
+      });
+    } else if (token) {
+      look();
+    }
   }, 1000);
 };
 
