@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import http.client
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
@@ -600,8 +601,8 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _check_key(key: Any) -> None:
-    if not isinstance(key, str) or not 8 <= len(key) <= 64:
-        raise RefusedError("the message's id must be 8 to 64 characters, new for each message")
+    if not isinstance(key, str) or not re.fullmatch(r"[!-~]{8,64}", key):
+        raise RefusedError("the message's id must be 8 to 64 ASCII letters, new for each message")
 
 
 def _refuse(error: RefusedError) -> Response:

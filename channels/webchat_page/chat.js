@@ -342,7 +342,7 @@ const receive = (list) => {
       added.push(build(m));
     } else if (files.length) {
       m.files = files;
-      if (!urls.has(m.key)) frame(m);
+      if (!m.box.querySelector('.picture')) frame(m);
     }
   });
   replayed = true;
@@ -371,7 +371,7 @@ const receive = (list) => {
 const signal = (sign) => {
   if (sign === 'typing') dots(true);
   if (sign !== 'opened') return;
-  if (!shade.hidden) dialog('');
+  if (!shade.hidden && $('dialog').className === 'device') dialog('');
   note('opened');
 };
 
@@ -497,8 +497,9 @@ const adopt = (item) => {
   }
   return m;
 };
-// Of whoever has the conversation of this page; another one's waits for its own token.
-const adoptAll = () => outbox().forEach((item) => { if (!item.to || item.to === load('token')) adopt(item); });
+// Of whoever has the conversation of this page; another one's goes out by the token it was written for.
+const mine = (item) => !item.to || item.to === load('token');
+const adoptAll = () => outbox().filter(mine).forEach(adopt);
 
 const write = (text, choice, file) => {
   const waiting = outbox();
@@ -604,7 +605,6 @@ const drain = (lane) => {
   }
   lane.busy = true;
   lane.key = item.key;
-  const mine = !item.to || item.to === load('token');
   const late = () => {
     lane.held = true;
     arrange();
@@ -617,10 +617,9 @@ const drain = (lane) => {
     lane.call = null;
     lane.key = '';
     if (gone) return;
-    if (answer.status === 401) {
-      expire(token);
-      if (!mine) drop(item); // of somebody who is not here any more
-    }
+    const now = entry(item.name);
+    if (answer.status === 401 && now.key && !mine(now)) keep(Object.assign(now, { failed: true }));
+    if (answer.status === 401) expire(token);
     if (done) {
       lane.tries = lane.notBefore = 0;
     } else {
@@ -635,7 +634,7 @@ const drain = (lane) => {
   };
   const settled = (answer, token) => {
     const kept = entry(item.name).key; // not taken back meanwhile
-    const m = mine && kept ? adopt(item) : {};
+    const m = kept && mine(entry(item.name)) ? adopt(item) : {};
     const taken = answer.status >= 200 && answer.status < 300 && typeof answer.body.id === 'number';
     const refused = REFUSED[answer.status] && (item.file || (answer.status !== 429 && answer.status !== 410));
     if (taken) {
@@ -649,6 +648,7 @@ const drain = (lane) => {
     ended(answer, token, taken || refused || !kept);
   };
   const post = (token) => {
+    if (!item.to && entry(item.name).key) keep(Object.assign(item, { to: token }));
     if (!item.file) {
       lane.call = request('POST', '/chat/messages', token, { id: item.key, text: item.text, choice: item.choice }, (answer) => settled(answer, token));
       return;
@@ -671,7 +671,7 @@ const drain = (lane) => {
       lane.call = request('POST', '/chat/files', token, blob, (answer) => settled(answer, token), { key: item.key, name: item.file.name }, progress);
     });
   };
-  const token = mine ? load('token') : item.to;
+  const token = item.to || load('token');
   if (token) {
     post(token);
     return;
@@ -1156,6 +1156,7 @@ window.addEventListener('storage', (event) => {
     show(event.newValue);
   } else if (name.indexOf('out.') === 0) {
     const item = entry(name);
+    if (!mine(item)) return;
     const m = item.key ? adopt(item) : find(0, name.split('.')[2]);
     if (item.key) m.failed = item.failed;
     else if (m && !m.id && m.files.length) takeBack(m); // or accepted: then the stream brings it

@@ -53,6 +53,7 @@ REFUSED: list[tuple[str, bytes, str, int]] = [
     ("a form", b"id=12345678&text=hello", "application/x-www-form-urlencoded", 422),
     ("no content type", ok(), "", 422),
     ("short id", ok(id="1"), JSON, 422),
+    ("id with a lone surrogate", ok(id="\ud83d" * 8), JSON, 422),
     ("id is a number", ok(id=12345678), JSON, 422),
     ("text is a number", ok(text=7), JSON, 422),
     ("text is null", ok(text=None), JSON, 422),
