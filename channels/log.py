@@ -14,11 +14,13 @@ from typing import Any, Literal
 from sqlalchemy import (
     JSON,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     Index,
     Select,
     String,
     UniqueConstraint,
+    and_,
     case,
     func,
     or_,
@@ -394,6 +396,7 @@ def free(session: Session, conversation_id: int) -> None:
     )
 
 
+LEFT = ("sent", "delivered", "read")
 RANKS = {"queued": 0, "kept": 0, "sent": 1, "failed": 1, "delivered": 2, "read": 3}
 """A receipt only ever raises the state of a message; they come late and in any order."""
 
@@ -926,18 +929,29 @@ def moments(
     after: int = 0,
     limit: int = 500,
     newest: bool = False,
+    to_worker: bool = False,
 ) -> list[Moment]:
     """Messages of one or several conversations of a contact after an id, oldest first.
 
-    `newest`: the last `limit` ones.
+    `newest`: the last `limit` ones. `to_worker`: only her own and what has passed delivery, for a
+    page that reads the log; nothing that comes after a reply which is still to leave in the first
+    of the conversations, so that whoever goes on from the last id misses none.
     """
     chosen = [conversation_ids] if isinstance(conversation_ids, int) else list(conversation_ids)
     order = Message.id.desc() if newest else Message.id.asc()
+    shown: list[ColumnElement[bool]] = []
+    if to_worker:
+        unsent = _open(chosen[0], "queued").with_only_columns(func.min(Message.id)).order_by(None)
+        kept = and_(Message.author == "counsellor", Message.state.in_(("kept", "failed")))
+        shown = [
+            or_(Message.author == "worker", Message.state.in_(LEFT), kept),
+            Message.id < func.coalesce(unsent.scalar_subquery(), 2**31 - 1),
+        ]
     rows = session.execute(
         select(Message, PublishedText.review, Conversation.channel)
         .join(Conversation, Conversation.id == Message.conversation_id)
         .outerjoin(PublishedText, PublishedText.id == Message.published_id)
-        .where(Message.conversation_id.in_(chosen), Message.id > after)
+        .where(Message.conversation_id.in_(chosen), Message.id > after, *shown)
         .order_by(order)
         .limit(limit)
     ).all()
@@ -964,6 +978,31 @@ def moments(
         for row, review, channel in rows
     ]
     return listed[::-1] if newest else listed
+
+
+def chain(session: Session, conversation_id: int) -> list[int]:
+    """A conversation, and those that it goes on with, the newest first."""
+    found: list[int] = []
+    number: int | None = conversation_id
+    while number is not None and number not in found:
+        found.append(number)
+        number = session.scalar(select(Conversation.continues_id).where(Conversation.id == number))
+    return found
+
+
+def mark_read(session: Session, conversation_ids: Sequence[int], up_to: int) -> int:
+    """Note that the worker has seen what the desk said, up to a message; returns how many now."""
+    rows = session.execute(
+        update(Message)
+        .where(Message.conversation_id.in_(conversation_ids), Message.id <= up_to)
+        .where(Message.author != "worker", Message.state.in_(("sent", "delivered")))
+        .values(state="read")
+        .returning(Message.conversation_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for conversation_id in {row[0] for row in rows}:
+        announce(session, f"conversation:{conversation_id}")
+    return len(rows)
 
 
 def erase(session: Session, contact_id: int) -> None:

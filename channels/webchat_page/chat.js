@@ -1,7 +1,8 @@
 /* The web chat page. For Chrome 49 and later (ES2015 without modules): no library, no async.
 
    What the worker writes goes into an outbox in localStorage first and leaves it only when the desk
-   has accepted it: a reload, a lost connection or a second tab neither loses nor doubles it.
+   has accepted it: a reload, a lost connection or a second tab neither loses nor doubles it. The
+   bytes of a file wait in IndexedDB, and each file is a message of its own, so words never wait for it.
    What the desk says comes by a stream (server-sent events read with fetch), else by polling. */
 'use strict';
 
@@ -14,13 +15,16 @@ const embedded = window.parent !== window;
 const phone = window.matchMedia('(pointer: coarse)').matches;
 const QUIET = 40000; // ms without a byte: the stream is dead (the desk pings every 15 s)
 const SLOW = 10000; // ms without an answer: tell the worker that the message waits
+const STUCK = 60000; // ms in which nothing of a file went out: try again
+const FILES = 10; // at a time
+const EDGE = 1600; // pixels: the longer edge of a photo that is sent
 const growing = (tries) => Math.min(30, Math.pow(2, tries)) * (900 + Math.random() * 200); // ms
 
 let language = settings.language;
-let messages = []; // {key, id (0: not known yet), seq, author, text, at, language, buttons, accepted …}
+let messages = []; // {key, id (0: not known yet), seq, author, text, files, at, language, buttons, accepted …}
+let staged = []; // files that were chosen and go with the next press on "send": {file, ready, node}
 let cursor = 0; // id of the last message the stream has brought
 let replayed = false; // the history has been read
-let held = navigator.onLine === false; // the line is down: own messages wait
 let near = true; // the end of the conversation is on the screen
 let below = 0; // new ones below the screen
 let unread = 0; // new ones while nobody looked
@@ -59,6 +63,52 @@ const names = () => Object.keys(disk || {}).map(ours).concat(Array.from(memory.k
 const entry = (name) => Object.assign(parse(load(name)), { name: name });
 const outbox = () => names().filter((name) => name.indexOf('out.') === 0).map(entry).filter((item) => item.key);
 const keep = (item) => save(item.name, JSON.stringify(item));
+
+// The bytes of files; in memory where IndexedDB is shut, and then the worker is asked not to close.
+const blobs = new Map();
+const depot = (mode, work, then) => {
+  try {
+    const opening = window.indexedDB.open('chat', 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore('files');
+    opening.onerror = opening.onblocked = () => then(null, true);
+    opening.onsuccess = () => {
+      const db = opening.result;
+      db.onversionchange = () => db.close(); // it is being deleted
+      try {
+        const step = db.transaction('files', mode);
+        const asked = work(step.objectStore('files'));
+        const end = (failed) => {
+          db.close();
+          then(failed ? null : asked.result, failed);
+        };
+        step.oncomplete = () => end(false);
+        step.onabort = () => end(true);
+      } catch (error) {
+        db.close();
+        then(null, true);
+      }
+    };
+  } catch (error) {
+    then(null, true);
+  }
+};
+const putFile = (key, blob) => {
+  if (gone) return;
+  blobs.set(key, blob);
+  depot('readwrite', (store) => store.put(blob, key), (_, failed) => { if (!failed) blobs.delete(key); });
+};
+const getFile = (key, then) => {
+  if (blobs.has(key)) then(blobs.get(key));
+  else depot('readonly', (store) => store.get(key), then);
+};
+const dropFile = (key) => {
+  blobs.delete(key);
+  depot('readwrite', (store) => store.delete(key), () => {});
+};
+const drop = (item) => {
+  forget(item.name);
+  if (item.file) dropFile(item.key);
+};
 
 /* ---- Language -------------------------------------------------------------------------------- */
 
@@ -99,15 +149,62 @@ const make = (name, parent, className) => {
 };
 const find = (id, key) => messages.filter((m) => (id && m.id === id) || (key && m.key === key))[0];
 
+// Burmese and Nepali need their own fonts and more room, whatever the language of the page is.
+const script = (text) => (/[\u1000-\u109f]/.test(text) ? 'my' : /[\u0900-\u097f]/.test(text) ? 'ne' : '');
+
+const size = (bytes) => (bytes < 1e6 ? Math.ceil(bytes / 1e3) + ' KB' : (bytes / 1e6).toFixed(1) + ' MB');
+const urls = new Map(); // key → object URL of an own file
+const urlOf = (key, blob) => {
+  if (!urls.has(key)) urls.set(key, URL.createObjectURL(blob));
+  return urls.get(key);
+};
+
+// The files of a message: pictures are shown, all else is a link that saves it.
+const frame = (m) => {
+  m.box.textContent = '';
+  m.files.forEach((file) => {
+    const source = urls.get(m.key) || file.url;
+    const own = urls.has(m.key);
+    if (source && (own || file.size < 3e6) && /^image\/(jpeg|png|gif|webp)$/.test(file.media_type)) {
+      const button = make('button', m.box, 'picture');
+      const image = make('img', button);
+      button.type = 'button';
+      image.loading = 'lazy';
+      image.alt = file.name;
+      image.onload = settle;
+      image.onerror = () => { if (button.parentNode) m.box.replaceChild(chip(file, ''), button); };
+      image.src = source;
+      button.onclick = () => dialog('picture', file.name, source);
+    } else {
+      m.box.appendChild(chip(file, file.url));
+    }
+  });
+};
+const chip = (file, url) => {
+  const node = make(url ? 'a' : 'span', null, 'file');
+  const name = make('span', node, 'name');
+  name.textContent = file.name;
+  name.dir = 'auto';
+  make('small', node).textContent = size(file.size);
+  if (url) {
+    node.href = url;
+    node.download = file.name; // saved, not opened: nothing of it in the history of a shared phone
+  }
+  return node;
+};
+
 const build = (m) => {
   m.node = make('div', null, 'message ' + m.author + (replayed || !m.id ? ' new' : ''));
   m.label = make('div', m.node, 'author');
   const bubble = make('div', m.node, 'bubble');
   const body = make('div', bubble, 'text');
+  m.box = make('div', bubble, 'files');
   m.clock = make('time', bubble, 'time');
-  if (m.language) body.lang = tag(m.language);
+  const tongue = tag(m.language) || script(m.text);
+  if (tongue) body.lang = tongue;
   if (m.author === 'worker') body.textContent = m.text;
   else link(body, m.text);
+  frame(m);
   messages.push(m);
   return m;
 };
@@ -141,28 +238,39 @@ const arrange = () => {
     before = m;
     if (m.author !== 'worker') return;
     const waits = pending.indexOf(m) >= 0;
-    marks.toggle('waiting', waits && held);
+    const lane = lanes[m.files.length ? 1 : 0];
+    marks.toggle('waiting', waits && lane.held);
     marks.toggle('failed', Boolean(m.failed));
     if (m.failed) mark(m, 'failed');
-    else if (waits) mark(m, held ? (m === pending[pending.length - 1] ? 'waiting' : '') : 'sending');
+    else if (waits) mark(m, lane.held ? (m === pending[pending.length - 1] ? 'waiting' : '') : 'sending');
     else mark(m, i === messages.length - 1 ? 'sent' : '');
   });
+  $('move').hidden = !load('token');
   intro.hidden = messages.length > 0 || (load('token') && !replayed);
   offer();
 };
 
-// The line under an own message: its state, or a button to try again.
+// The line under an own message: its state, or a button to try again; a file can be taken back.
 const mark = (m, kind) => {
-  const words = kind && say(kind);
-  if (m.words === words) return;
-  m.words = words;
-  while (m.node.children.length > 2) m.node.removeChild(m.node.lastChild);
-  if (!kind) return;
-  if (m.failed && m.error) make('div', m.node, 'reason').textContent = m.error;
-  const line = make(m.failed ? 'button' : 'div', m.node, 'state');
-  line.textContent = words;
-  if (m.failed) line.onclick = () => again(m);
-  if (kind !== 'sending') spoken.textContent = words;
+  const loose = m.files.length && !m.accepted;
+  const marked = [language, kind, m.error, loose].join();
+  if (m.marked !== marked) {
+    while (m.node.children.length > 2) m.node.removeChild(m.node.lastChild);
+    const reason = m.failed && (texts.en[m.error] ? say(m.error).replace('{limit}', settings.file_limit) : m.error);
+    if (reason) make('div', m.node, 'reason').textContent = reason;
+    m.line = kind && m.error !== 'file_gone' && make(m.failed ? 'button' : 'div', m.node, 'state');
+    if (m.failed && m.line) m.line.onclick = () => again(m);
+    if (loose) {
+      const button = make('button', m.node, 'state');
+      button.textContent = say('remove');
+      button.setAttribute('aria-label', say('remove') + ': ' + m.files[0].name);
+      button.onclick = () => takeBack(m);
+    }
+    if (kind && kind !== 'sending' && kind !== m.kind) spoken.textContent = reason || say(kind);
+    m.marked = marked;
+    m.kind = kind;
+  }
+  if (m.line) m.line.textContent = say(kind) + (kind === 'sending' && m.percent ? ' ' + m.percent + ' %' : '');
 };
 
 // The buttons of the desk's last words stay until the worker or a counsellor has said something.
@@ -180,7 +288,7 @@ const offer = () => {
   source.buttons.forEach((item) => {
     const button = make('button', replies);
     button.textContent = item.label;
-    button.lang = tag(source.language);
+    button.lang = tag(source.language) || script(item.label);
     button.onclick = () => {
       const code = /^\/language (.+)/.exec(item.value);
       if (code && texts[code[1]]) {
@@ -200,6 +308,7 @@ const scrolled = () => {
   if (near) below = 0;
   $('down').hidden = near || !messages.length;
   $('fresh').textContent = below || '';
+  look();
 };
 const settle = () => { // after a change of height: stay at the end
   if (near && messages.length) toEnd();
@@ -219,20 +328,28 @@ const receive = (list) => {
   list.forEach((data) => {
     if (typeof data.id !== 'number') return;
     cursor = Math.max(cursor, data.id);
-    if (data.key) outbox().forEach((item) => { if (item.key === data.key) forget(item.name); });
+    if (data.key) outbox().forEach((item) => { if (item.key === data.key) drop(item); });
     const known = find(data.id, data.key);
+    const files = Array.isArray(data.files) ? data.files : [];
+    if (!known && !data.text && !files.length) return; // it was taken back
     const m = known || {
       key: data.key, seq: 0, text: String(data.text), language: data.language || '',
       author: ['worker', 'counsellor'].indexOf(data.author) < 0 ? 'bot' : data.author,
-      buttons: Array.isArray(data.buttons) ? data.buttons : []
+      buttons: Array.isArray(data.buttons) ? data.buttons : [], files: files
     };
-    Object.assign(m, { id: data.id, at: data.at, accepted: true, failed: false });
-    if (!known) added.push(build(m));
+    Object.assign(m, { id: data.id, at: data.at, accepted: true, failed: false, error: '' });
+    if (!known) {
+      added.push(build(m));
+    } else if (files.length) {
+      m.files = files;
+      if (!m.box.querySelector('.picture')) frame(m);
+    }
   });
   replayed = true;
   arrange();
   added = added.filter((m) => m.author !== 'worker');
   const last = added[added.length - 1];
+  if (last) dots(false);
   if (last && last.author === 'bot' && texts[last.language] && last.language !== language && !chosen()) {
     show(last.language); // follow the desk's language while nobody has chosen one
   }
@@ -248,6 +365,58 @@ const receive = (list) => {
   if (wasNear) main.scrollTop = top ? Math.min(end(), top.node.offsetTop - main.offsetTop - 8) : end();
   else below += added.length;
   scrolled();
+};
+
+// What is only to be shown now.
+const signal = (sign) => {
+  if (sign === 'typing') dots(true);
+  if (sign !== 'opened') return;
+  if (!shade.hidden && $('dialog').className === 'device') dialog('');
+  note('opened');
+};
+
+// Three dots: an answer is on its way, or so it was 20 seconds ago.
+let dotsTimer = 0;
+const dots = (on) => {
+  clearTimeout(dotsTimer);
+  if (on) dotsTimer = setTimeout(dots, 20000);
+  if ($('typing').hidden === !on) return;
+  $('typing').hidden = !on;
+  if (on) spoken.textContent = say('typing');
+  settle();
+};
+
+// A word of the page's own, until it is put away.
+const note = (name) => {
+  $('note').hidden = !name;
+  $('words').textContent = name && say(name).replace('{limit}', settings.file_limit);
+  settle();
+};
+
+// Tell the desk up to which message its words are really on the screen, to their end, for a second.
+let reported = 0;
+let reading = 0;
+const seen = () => {
+  const bottom = main.offsetTop + main.scrollTop + main.clientHeight + 24;
+  const last = messages.filter((m) => m.id && m.author !== 'worker' && m.node.offsetTop + m.node.offsetHeight <= bottom).pop();
+  return last && last.id > reported && visible() && !gone ? last.id : 0;
+};
+const look = () => {
+  const id = reading ? 0 : seen();
+  if (!id) return;
+  reading = setTimeout(() => {
+    reading = 0;
+    const token = load('token');
+    const now = Math.min(id, seen());
+    if (now && token) {
+      request('POST', '/chat/read', token, { id: now }, (answer) => {
+        if (answer.status === 204) reported = Math.max(reported, now);
+        if (answer.status === 204 || now < id) look();
+      });
+    } else if (token) {
+      look();
+    }
+  }, 1000);
 };
 
 /* ---- Links in the desk's words: https addresses and telephone numbers ------------------------- */
@@ -312,19 +481,40 @@ const uuid = () => {
 };
 
 // Show a message of the outbox on the page.
-const adopt = (item) => find(0, item.key) || build({
-  key: item.key, id: 0, seq: item.seq, author: 'worker', text: item.text, at: item.at,
-  failed: item.failed, error: item.error, buttons: []
-});
+const adopt = (item) => {
+  const known = find(0, item.key);
+  if (known) return known;
+  const m = build({
+    key: item.key, id: 0, seq: item.seq, author: 'worker', text: item.text, at: item.at,
+    failed: item.failed, error: item.error, buttons: [], files: item.file ? [item.file] : []
+  });
+  if (item.file && !urls.has(item.key)) {
+    getFile(item.key, (blob) => {
+      if (!blob || gone) return;
+      urlOf(item.key, blob);
+      frame(m);
+    });
+  }
+  return m;
+};
+// Of whoever has the conversation of this page; another one's goes out by the token it was written for.
+const mine = (item) => !item.to || item.to === load('token');
+const adoptAll = () => outbox().filter(mine).forEach(adopt);
 
-const write = (text, choice) => {
+const write = (text, choice, file) => {
   const waiting = outbox();
   const seq = Math.max(Date.now(), waiting.length && waiting[waiting.length - 1].seq + 1);
   const key = uuid();
-  const item = { name: 'out.' + seq + '.' + key, key: key, seq: seq, text: text, choice: choice, at: new Date().toISOString() };
+  const item = { name: 'out.' + seq + '.' + key, key: key, seq: seq, text: text, choice: choice, at: new Date().toISOString(), to: load('token') };
+  if (file) {
+    item.file = { name: file.name, media_type: file.type, size: file.size };
+    putFile(key, file);
+    urlOf(key, file);
+  }
   keep(item);
   adopt(item);
-  if (navigator.onLine === false) held = true;
+  if (navigator.onLine === false) hold(true);
+  note('');
   arrange();
   toEnd();
   scrolled();
@@ -333,88 +523,155 @@ const write = (text, choice) => {
 
 const again = (m) => {
   m.failed = false;
-  outbox().forEach((item) => { if (item.key === m.key) keep(Object.assign(item, { failed: false })); });
+  m.error = '';
+  outbox().forEach((item) => { if (item.key === m.key) keep(Object.assign(item, { failed: false, error: '' })); });
   arrange();
   main.focus();
   pump();
 };
 
-// Calls `then` with {status (0: no answer), body, wait (seconds, asked for by the desk)}.
-const request = (method, path, token, body, then) => {
+const takeBack = (m) => {
+  lanes.forEach((lane) => { if (lane.key === m.key && lane.call) lane.call.abort(); });
+  outbox().forEach((item) => { if (item.key === m.key) drop(item); });
+  messages = messages.filter((one) => one !== m);
+  log.removeChild(m.node);
+  arrange();
+  settle();
+  (phone ? main : input).focus();
+};
+
+// Calls `then` with {status (0: no answer), body, wait (seconds, asked for by the desk)}. A file goes
+// as it is, with its name and key; `progress` hears the percentage.
+const request = (method, path, token, body, then, file, progress) => {
   const call = new XMLHttpRequest();
-  call.onloadend = () => then({
-    status: call.status,
-    body: parse(call.responseText),
-    wait: Math.min(Number(call.status && call.getResponseHeader('Retry-After')) || 0, 600)
-  });
+  let stuck = 0;
+  call.onloadend = () => {
+    clearTimeout(stuck);
+    then({
+      status: call.status,
+      body: parse(call.responseText),
+      wait: Math.min(Number(call.status && call.getResponseHeader('Retry-After')) || 0, 600)
+    });
+  };
   call.open(method, path);
-  call.timeout = 25000;
   if (token) call.setRequestHeader('Authorization', 'Bearer ' + token);
-  if (body) call.setRequestHeader('Content-Type', 'application/json');
-  call.send(body && JSON.stringify(body));
+  if (file) {
+    const moved = (event) => {
+      clearTimeout(stuck);
+      stuck = setTimeout(() => call.abort(), STUCK);
+      if (event && event.total) progress(Math.floor(event.loaded / event.total * 100));
+    };
+    call.upload.onprogress = moved;
+    call.setRequestHeader('Content-Type', 'application/octet-stream');
+    call.setRequestHeader('X-Message-Id', file.key);
+    call.setRequestHeader('X-File-Name', encodeURIComponent(file.name.replace(/[\ud800-\udfff]/g, '').slice(-100)));
+    moved();
+    call.send(body);
+  } else {
+    call.timeout = 25000;
+    if (body) call.setRequestHeader('Content-Type', 'application/json');
+    call.send(body && JSON.stringify(body));
+  }
+  return call;
 };
 
 // The desk does not know the token: drop it, unless another tab already has a new one.
 const expire = (token) => {
-  if (load('token') === token) save('token', '');
+  if (load('token') === token) {
+    save('token', '');
+    outbox().forEach((item) => { if (item.to === token) keep(Object.assign(item, { to: '' })); });
+  }
   cursor = 0;
 };
 
-let sending = false;
-let sendTimer = 0;
-let tries = 0;
-let notBefore = 0; // time of the next try
-let ordered = 0; // the same, asked for by the desk: hurry does not help
+// Words and files go out side by side. `notBefore`: time of the next try; `ordered`: the same, asked
+// for by the desk, so that hurry does not help; `held`: the line is down, own messages wait.
+const lanes = [0, 1].map((files) => ({
+  files: files, busy: false, timer: 0, tries: 0, notBefore: 0, ordered: 0, held: navigator.onLine === false, call: null, key: ''
+}));
+const hold = (yes) => lanes.forEach((lane) => { lane.held = yes; });
+const pump = () => lanes.forEach(drain);
+const REFUSED = { 400: 'file_refused', 413: 'file_big', 422: 'file_refused', 429: 'file_many', 410: 'file_gone' };
 
 // Send the oldest message of the outbox; the next one only when this one has been accepted.
-const pump = () => {
-  const item = outbox().filter((one) => !one.failed)[0];
-  if (sending || gone || !item) return;
-  clearTimeout(sendTimer);
-  const wait = Math.max(notBefore, ordered) - Date.now();
+const drain = (lane) => {
+  const item = outbox().filter((one) => !one.failed && Boolean(one.file) === Boolean(lane.files))[0];
+  if (lane.busy || gone || !item) return;
+  clearTimeout(lane.timer);
+  const wait = Math.max(lane.notBefore, lane.ordered) - Date.now();
   if (wait > 0) {
-    sendTimer = setTimeout(pump, wait);
+    lane.timer = setTimeout(pump, wait);
     return;
   }
-  sending = true;
+  lane.busy = true;
+  lane.key = item.key;
   const late = () => {
-    held = true;
+    lane.held = true;
     arrange();
     settle();
   };
-  const slow = setTimeout(late, SLOW);
+  const slow = item.file ? 0 : setTimeout(late, SLOW);
   const ended = (answer, token, done) => {
     clearTimeout(slow);
-    sending = false;
+    lane.busy = false;
+    lane.call = null;
+    lane.key = '';
     if (gone) return;
+    const now = entry(item.name);
+    if (answer.status === 401 && now.key && !mine(now)) keep(Object.assign(now, { failed: true }));
     if (answer.status === 401) expire(token);
     if (done) {
-      tries = notBefore = 0;
+      lane.tries = lane.notBefore = 0;
     } else {
-      notBefore = Date.now() + (answer.status === 401 && !tries ? 0 : growing(tries));
-      ordered = Date.now() + answer.wait * 1000;
-      tries += 1;
+      lane.notBefore = Date.now() + (answer.status === 401 && !lane.tries ? 0 : growing(lane.tries));
+      lane.ordered = Date.now() + answer.wait * 1000;
+      lane.tries += 1;
     }
-    held = !done && (answer.wait > 10 || (answer.status !== 401 && answer.status !== 429));
+    lane.held = !done && (answer.wait > 10 || (answer.status !== 401 && answer.status !== 429));
     arrange();
     settle();
     pump();
   };
-  const post = (token) => request('POST', '/chat/messages', token, { id: item.key, text: item.text, choice: item.choice }, (answer) => {
-    const m = adopt(item);
+  const settled = (answer, token) => {
+    const kept = entry(item.name).key; // not taken back meanwhile
+    const m = kept && mine(entry(item.name)) ? adopt(item) : {};
     const taken = answer.status >= 200 && answer.status < 300 && typeof answer.body.id === 'number';
-    const refused = [400, 413, 422].indexOf(answer.status) >= 0;
+    const refused = REFUSED[answer.status] && (item.file || (answer.status !== 429 && answer.status !== 410));
     if (taken) {
-      forget(item.name);
-      Object.assign(m, { id: answer.body.id, accepted: true });
-    } else if (refused && !m.accepted) {
+      drop(item);
+      Object.assign(m, { id: m.id || answer.body.id, accepted: true });
+    } else if (refused && kept && !m.accepted) {
       m.failed = item.failed = true;
-      m.error = item.error = answer.body.error;
+      m.error = item.error = item.file ? REFUSED[answer.status] : answer.body.error;
       keep(item);
     }
-    ended(answer, token, taken || refused);
-  });
-  const token = load('token');
+    ended(answer, token, taken || refused || !kept);
+  };
+  const post = (token) => {
+    if (!item.to && entry(item.name).key) keep(Object.assign(item, { to: token }));
+    if (!item.file) {
+      lane.call = request('POST', '/chat/messages', token, { id: item.key, text: item.text, choice: item.choice }, (answer) => settled(answer, token));
+      return;
+    }
+    getFile(item.key, (blob, failed) => {
+      if (gone || !entry(item.name).key || !blob) {
+        settled({ status: failed ? 0 : 410, body: {}, wait: 0 }, token);
+        return;
+      }
+      const progress = (percent) => {
+        const m = find(0, item.key);
+        if (!m) return;
+        m.percent = percent;
+        if (lane.held) {
+          lane.held = false;
+          arrange();
+        }
+        if (m.kind === 'sending') mark(m, 'sending');
+      };
+      lane.call = request('POST', '/chat/files', token, blob, (answer) => settled(answer, token), { key: item.key, name: item.file.name }, progress);
+    });
+  };
+  const token = item.to || load('token');
   if (token) {
     post(token);
     return;
@@ -428,6 +685,109 @@ const pump = () => {
     connect();
     post(load('token'));
   });
+};
+
+/* ---- Choosing files -------------------------------------------------------------------------- */
+
+// A canvas tells the truth: not where a browser blurs it against being recognised.
+const honest = () => {
+  const canvas = document.createElement('canvas');
+  const pen = canvas.getContext('2d');
+  canvas.width = canvas.height = 2;
+  pen.fillStyle = '#123456';
+  pen.fillRect(0, 0, 2, 2);
+  return String(Array.from(pen.getImageData(0, 0, 2, 2).data.slice(0, 3))) === '18,52,86';
+};
+
+// A photo becomes small enough for a weak line, and loses the place where it was taken. Only where
+// the browser turns it upright by itself; else, and if anything fails, it is sent as it is.
+const shrink = (file, then) => {
+  const light = /^image\/(png|webp)$/.test(file.type) && file.size < 1e6;
+  const turns = window.CSS && CSS.supports && CSS.supports('image-orientation', 'from-image');
+  if (!/^image\/(jpeg|png|webp|hei[cf])$/.test(file.type) || light || !turns || !HTMLCanvasElement.prototype.toBlob) {
+    then(file);
+    return;
+  }
+  const source = URL.createObjectURL(file);
+  const image = new Image();
+  const done = (blob) => {
+    URL.revokeObjectURL(source);
+    if (!blob || (file.type !== 'image/jpeg' && blob.size > file.size)) {
+      then(file);
+      return;
+    }
+    blob.name = file.name.replace(/\.\w+$/, '') + '.jpg';
+    then(blob);
+  };
+  image.onerror = () => done(null);
+  image.onload = () => {
+    try {
+      const canvas = document.createElement('canvas');
+      const part = Math.min(1, EDGE / Math.max(image.naturalWidth, image.naturalHeight));
+      canvas.width = Math.max(1, Math.round(image.naturalWidth * part));
+      canvas.height = Math.max(1, Math.round(image.naturalHeight * part));
+      const pen = canvas.getContext('2d');
+      pen.fillStyle = '#fff';
+      pen.fillRect(0, 0, canvas.width, canvas.height);
+      pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+      if (honest()) canvas.toBlob(done, 'image/jpeg', 0.85);
+      else done(null);
+    } catch (error) {
+      done(null);
+    }
+  };
+  image.src = source;
+};
+
+// Chosen files are shown over the input first: a wrong one can be taken away before it is sent.
+const stage = (list) => {
+  menu(false);
+  note('');
+  Array.from(list).slice(0, FILES - staged.length).forEach((file) => {
+    const one = { file: file, ready: false, node: make('li', $('staged')) };
+    const image = make('img', one.node);
+    const about = chip({ name: file.name, size: file.size }, '');
+    const button = make('button', one.node);
+    one.node.appendChild(about);
+    one.node.appendChild(button);
+    image.alt = '';
+    image.hidden = true;
+    image.onload = () => { image.hidden = false; };
+    button.type = 'button';
+    button.textContent = '×';
+    button.dataset.name = file.name;
+    button.setAttribute('aria-label', say('remove') + ': ' + file.name);
+    button.onclick = () => {
+      unstage(one);
+      (phone ? $('more') : input).focus();
+    };
+    staged.push(one);
+    shrink(file, (small) => {
+      if (staged.indexOf(one) < 0) return;
+      one.ready = true;
+      one.file = small;
+      about.lastChild.textContent = size(small.size);
+      if (!small.size || small.size > settings.file_limit * 1048576) {
+        unstage(one);
+        note(small.size ? 'file_big' : 'file_refused');
+      } else if (/^image\//.test(small.type)) {
+        one.url = image.src = URL.createObjectURL(small);
+      }
+      measure();
+    });
+  });
+  measure();
+};
+const unstage = (one) => {
+  staged = staged.filter((other) => other !== one);
+  $('staged').removeChild(one.node);
+  if (one.url) URL.revokeObjectURL(one.url);
+  measure();
+};
+const menu = (open) => {
+  $('menu').hidden = !open;
+  $('more').setAttribute('aria-expanded', String(open));
+  settle();
 };
 
 /* ---- Listening ------------------------------------------------------------------------------- */
@@ -517,7 +877,9 @@ const listen = (token) => {
     const events = (rest + decoder.decode(piece.value, { stream: true })).replace(/\r\n|\r(?!$)/g, '\n').split('\n\n');
     rest = events.pop();
     const list = events.map((text) => text.split('\n').filter((line) => /^data:/.test(line)).map((line) => line.slice(5)).join('\n'));
-    if (list.some(Boolean)) receive(list.map(parse));
+    const read = list.map(parse);
+    read.forEach((data) => signal(data.sign));
+    if (read.some((data) => data.id)) receive(read);
     return next();
   });
 
@@ -534,7 +896,8 @@ const listen = (token) => {
 
 // The network is back, or the worker looks at the page again.
 const wake = () => {
-  tries = lineTries = notBefore = 0;
+  lineTries = 0;
+  lanes.forEach((lane) => { lane.tries = lane.notBefore = 0; });
   pump();
   if (lineTimer || Date.now() - heard > 20000) connect();
 };
@@ -554,7 +917,10 @@ const measure = () => {
   count.className = over ? 'over' : '';
   if (over && input.getAttribute('aria-invalid') !== 'true') spoken.textContent = count.textContent;
   input.setAttribute('aria-invalid', String(over));
-  $('send').disabled = over || !used;
+  input.lang = script(input.value) || tag(language);
+  $('staged').hidden = !staged.length;
+  each('#staged button', (node) => node.setAttribute('aria-label', say('remove') + ': ' + node.dataset.name));
+  $('send').disabled = over || (!used && !staged.length) || staged.some((one) => !one.ready);
   settle();
 };
 
@@ -565,8 +931,12 @@ const submit = (event) => {
   const text = input.value.trim();
   input.value = '';
   forget('draft');
+  if (text) write(text, '');
+  staged.slice().forEach((one) => {
+    write('', '', one.file);
+    unstage(one);
+  });
   measure();
-  write(text, '');
 };
 
 // The screen keyboard: where it covers the page instead of shrinking it (iOS), shrink the page.
@@ -583,23 +953,121 @@ const looks = () => {
   unread = 0;
   title();
   wake();
+  look();
 };
 
 // Clear this phone (other tabs see it and leave too) and put a neutral page in this one's place.
 const leave = () => {
+  if (gone) return;
   gone = true;
   hangUp();
+  lanes.forEach((lane) => { if (lane.call) lane.call.abort(); });
   names().forEach(forget);
-  input.value = '';
+  blobs.clear();
+  urls.forEach((url) => URL.revokeObjectURL(url));
+  staged.slice().forEach(unstage);
+  log.textContent = input.value = '';
   app.hidden = shade.hidden = true;
-  tell('left');
-  window.location.replace('/chat/left');
+  document.title = '-';
+  let left = false;
+  const away = () => {
+    if (left) return;
+    left = true;
+    tell('left');
+    window.location.replace('/chat/left');
+  };
+  setTimeout(away, 1500); // a tab that holds on to the files
+  try {
+    const clearing = window.indexedDB.deleteDatabase('chat');
+    clearing.onsuccess = clearing.onerror = away;
+  } catch (error) {
+    away();
+  }
 };
 
-const ask = (open) => {
-  shade.hidden = !open;
-  $(open ? 'stay' : 'leave').focus();
+// The window over the page: 'leave', 'device' (continue there), 'picture', or '' for none.
+let opener = null;
+const dialog = (kind, words, source) => {
+  if (kind && shade.hidden) opener = document.activeElement;
+  shade.hidden = !kind;
+  $('dialog').className = kind;
+  $('question').textContent = words || '';
+  $('go').hidden = kind !== 'leave';
+  $('device').hidden = kind !== 'device';
+  $('picture').hidden = kind !== 'picture';
+  $('code').removeAttribute('src');
+  $('picture').removeAttribute('src');
+  if (source) $('picture').src = source;
+  $('code').hidden = true;
+  $('address').value = '';
+  $('address').hidden = $('copy').hidden = true;
+  $('copy').textContent = say('copy');
+  if (kind) $('stay').focus();
+  else if (opener) opener.focus();
 };
+
+/* ---- Another phone --------------------------------------------------------------------------- */
+
+const move = () => {
+  menu(false);
+  if (shade.hidden) $('more').focus();
+  dialog('device', '…');
+  const token = load('token');
+  request('POST', '/chat/resume-link', token, { language: language }, (answer) => {
+    if ($('device').hidden || shade.hidden || gone) return;
+    if (answer.status !== 200) {
+      $('question').textContent = say('no_line');
+      if (answer.status === 401) expire(token);
+      else setTimeout(() => { if (!shade.hidden && !$('device').hidden && !$('address').value) move(); }, 3000);
+      return;
+    }
+    $('question').textContent = say('resume_hint');
+    $('code').src = answer.body.qr;
+    $('address').value = answer.body.url;
+    $('code').hidden = $('address').hidden = $('copy').hidden = false;
+  });
+};
+
+// This page goes on with another conversation.
+const enter = (token) => {
+  save('token', token);
+  messages.forEach((m) => log.removeChild(m.node));
+  messages = [];
+  cursor = reported = below = 0;
+  replayed = false;
+  near = true;
+  adoptAll();
+  arrange();
+  connect();
+  pump();
+};
+
+const resume = (link, device, tried) => {
+  request('POST', '/chat/resume', '', { token: link, device: device, language: language }, (answer) => {
+    if (gone) return;
+    if (answer.status === 200 && answer.body.token) {
+      note('');
+      enter(answer.body.token);
+    } else if (answer.status >= 400 && answer.status < 429) {
+      note('resume_expired');
+    } else {
+      note('no_line');
+      setTimeout(() => resume(link, device, tried + 1), growing(tried));
+    }
+  });
+};
+
+// A link to this page: #resume=… opens a conversation, #link=… joins two. Its secret leaves the
+// address, and so the history, at once.
+const arrive = () => {
+  const found = /^#(resume|link)=([\w.:~-]{4,200})$/.exec(window.location.hash);
+  if (!found) return;
+  window.history.replaceState(null, '', window.location.pathname + window.location.search);
+  if (found[1] === 'resume') resume(found[2], uuid(), 0);
+  else write(found[2], '/link ' + found[2]);
+};
+
+/* ---- What she touches ------------------------------------------------------------------------ */
 
 $('form').addEventListener('submit', submit);
 $('send').addEventListener('mousedown', (event) => event.preventDefault()); // the keyboard stays open
@@ -621,27 +1089,58 @@ languages.forEach((item) => {
 });
 main.addEventListener('scroll', scrolled);
 $('down').addEventListener('click', toEnd);
-$('leave').addEventListener('click', () => ask(true));
-$('stay').addEventListener('click', () => ask(false));
+$('leave').addEventListener('click', () => dialog('leave', say('leave_confirm')));
+$('stay').addEventListener('click', () => dialog(''));
+shade.addEventListener('click', (event) => { if (event.target === shade) dialog(''); });
 $('go').addEventListener('click', leave);
+$('noted').addEventListener('click', () => {
+  note('');
+  (phone ? main : input).focus();
+});
+$('more').addEventListener('click', () => menu($('menu').hidden));
+$('take').addEventListener('click', () => $('camera').click());
+$('choose').addEventListener('click', () => $('file').click());
+$('move').addEventListener('click', move);
+$('take').hidden = !phone;
+['camera', 'file'].map($).forEach((node) => node.addEventListener('change', () => {
+  stage(node.files);
+  node.value = ''; // the same file may be chosen again
+}));
+input.addEventListener('paste', (event) => {
+  const list = event.clipboardData && event.clipboardData.files;
+  if (!list || !list.length) return;
+  event.preventDefault();
+  stage(list);
+});
+$('copy').addEventListener('click', () => {
+  $('address').select();
+  if (document.execCommand('copy')) $('copy').textContent = spoken.textContent = say('copied');
+});
 document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape') {
-    if (shade.hidden) tell('escape');
-    else ask(false);
+    if (!shade.hidden) dialog('');
+    else if (!$('menu').hidden) menu(false);
+    else tell('escape');
   } else if (event.key === 'Tab' && !shade.hidden) {
+    const stops = Array.from($('dialog').querySelectorAll('button, input')).filter((node) => node.offsetHeight);
+    const at = stops.indexOf(document.activeElement) + (event.shiftKey ? -1 : 1);
     event.preventDefault();
-    $(document.activeElement === $('stay') ? 'go' : 'stay').focus();
+    stops[(at + stops.length) % stops.length].focus();
   }
+});
+window.addEventListener('beforeunload', (event) => { // what only this page has would be lost
+  if (!gone && blobs.size) event.returnValue = '';
 });
 document.addEventListener('visibilitychange', looks);
 window.addEventListener('online', wake);
 window.addEventListener('offline', () => {
-  held = true;
+  hold(true);
   arrange();
   settle();
 });
 window.addEventListener('pageshow', (event) => {
-  if (event.persisted) connect();
+  if (gone) window.location.replace('/chat/left');
+  else if (event.persisted) connect();
 });
 [window, view].forEach((one) => { if (one) one.addEventListener('resize', fit); });
 if (view) view.addEventListener('scroll', fit);
@@ -651,18 +1150,22 @@ window.addEventListener('storage', (event) => {
   const name = ours(event.key);
   if (name === 'token') {
     if (event.newValue === null) leave();
+    else if (event.oldValue && event.newValue && event.oldValue !== event.newValue) enter(event.newValue);
     else connect();
   } else if (name === 'language' && texts[event.newValue]) {
     show(event.newValue);
   } else if (name.indexOf('out.') === 0) {
     const item = entry(name);
+    if (!mine(item)) return;
     const m = item.key ? adopt(item) : find(0, name.split('.')[2]);
     if (item.key) m.failed = item.failed;
+    else if (m && !m.id && m.files.length) takeBack(m); // or accepted: then the stream brings it
     else if (m) m.accepted = true;
     arrange();
     settle();
-    clearTimeout(sendTimer);
-    sendTimer = setTimeout(pump, 5000); // that tab sends it, unless it is closed
+    const lane = lanes[item.file ? 1 : 0];
+    clearTimeout(lane.timer);
+    lane.timer = setTimeout(pump, item.file ? STUCK : 5000); // that tab sends it, unless it is closed
   }
 });
 
@@ -675,11 +1178,13 @@ window.addEventListener('message', (event) => {
 });
 
 if ($('late')) $('late').hidden = true;
-outbox().forEach(adopt);
+adoptAll();
 input.value = load('draft') || input.value;
 show(texts[load('language')] ? load('language') : language);
 setTimeout(() => { if (!messages.length) intro.hidden = false; }, 4000); // a token, but no line
 connect();
+arrive();
 pump();
+window.addEventListener('hashchange', arrive);
 if (!phone && !embedded) input.focus();
 tell('ready');

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -20,9 +21,12 @@ def rasa_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]
         yield running
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium from the system (Debian package `chromium`)."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium from the system (Debian package `chromium`).
+
+    While it is open, nothing else in this thread can run an event loop.
+    """
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
     if found is None:
         if os.environ.get("CI"):
@@ -42,3 +46,10 @@ def browser() -> Iterator[Browser]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all stories."""
+    with chromium() as opened:
+        yield opened
