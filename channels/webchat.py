@@ -340,7 +340,7 @@ class WebChat:
             return _refuse(error)
         try:
             return await self._accept(token, conversation, key, kind="file", attachments=(kept,))
-        except BaseException:
+        except Exception:  # not when cancelled: then it may still be written down
             self.media.remove([kept.file])
             raise
 

@@ -906,6 +906,7 @@ const wake = () => {
 
 // The input grows to five lines; too long a text is said and not sent, never cut.
 const measure = () => {
+  input.lang = script(input.value) || tag(language);
   input.style.height = 'auto';
   input.style.height = input.scrollHeight + 2 + 'px';
   const limit = settings.limit;
@@ -917,7 +918,6 @@ const measure = () => {
   count.className = over ? 'over' : '';
   if (over && input.getAttribute('aria-invalid') !== 'true') spoken.textContent = count.textContent;
   input.setAttribute('aria-invalid', String(over));
-  input.lang = script(input.value) || tag(language);
   $('staged').hidden = !staged.length;
   each('#staged button', (node) => node.setAttribute('aria-label', say('remove') + ': ' + node.dataset.name));
   $('send').disabled = over || (!used && !staged.length) || staged.some((one) => !one.ready);

@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route as Path_
+from starlette.routing import Route as WebRoute
 
 from config.facts import load_facts
 from config.texts import load_texts
@@ -143,9 +143,7 @@ def rows(desk: RunningDesk, query: str, *values: Any) -> list[Any]:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def test_a_picture_and_a_file_reach_the_desk(
-    desk: RunningDesk, phones: Phones, browser: Browser
-) -> None:
+def test_a_picture_and_a_file_reach_the_desk(desk: RunningDesk, phones: Phones) -> None:
     page = phones.open()
     choose(page, "screen.png", "image/png", PNG)
     choose(page, EVIL, "application/pdf", PDF)
@@ -442,9 +440,7 @@ def test_a_page_that_nobody_looks_at_reads_nothing(desk: RunningDesk, phones: Ph
     assert page.title() == "Messages"
 
 
-def test_dots_are_shown_while_an_answer_is_made(
-    browser: Browser, tmp_path: Path, desk: RunningDesk
-) -> None:
+def test_dots_are_shown_while_an_answer_is_made(browser: Browser, tmp_path: Path) -> None:
     """Rasa takes its time: as long as the test wants."""
     done = threading.Event()
 
@@ -456,8 +452,8 @@ def test_dots_are_shown_while_an_answer_is_made(
         return Response(status_code=503)
 
     routes = [
-        Path_("/webhooks/understand/model", model),
-        Path_("/webhooks/understand/batch", batch, methods=["POST"]),
+        WebRoute("/webhooks/understand/model", model),
+        WebRoute("/webhooks/understand/batch", batch, methods=["POST"]),
     ]
     with Vendor(routes) as rasa:
         settings = {"BOT_RASA": "true", "BOT_RASA_URL": rasa.url}
@@ -658,7 +654,7 @@ def test_inside_another_page(desk: RunningDesk, phones: Phones) -> None:
         script = f'<script src="{desk.url}/chat/embed.js" data-lang="vi"></script>'
         return HTMLResponse(f"<!doctype html><title>NGO</title><p>Hello</p>{script}")
 
-    with Vendor([Path_("/", site)]) as ngo:
+    with Vendor([WebRoute("/", site)]) as ngo:
         url = ngo.url.replace("127.0.0.1", "localhost")
         context = phones.phone()
         context.add_init_script(
