@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 MOST_ATTEMPTS = 12
 """Attempts at fetching a file, over about six hours, before it counts as lost."""
 AT_ONCE = 4
+TIDY = 6 * 3600.0
+"""Seconds between looks for files that belong to no message."""
+ORPHAN_AGE = timedelta(days=1)
 LOOK_AGAIN = 5.0
 LINK_LIFE = timedelta(days=7)
 """How long a link to a file lives that we send to a worker."""
@@ -62,7 +66,7 @@ class Media(Base):
     media_type: Mapped[str] = mapped_column(String(80))
     size: Mapped[int]
     sha256: Mapped[str] = mapped_column(Sealed)
-    file: Mapped[str] = mapped_column(String(40), default="")
+    file: Mapped[str] = mapped_column(String(40), default="", index=True)
     source: Mapped[str] = mapped_column(Sealed, default="")
     error: Mapped[str] = mapped_column(String(200), default="")
     erased: Mapped[bool] = mapped_column(default=False)
@@ -144,6 +148,12 @@ class MediaStore:
             if file:
                 self._path(file).unlink(missing_ok=True)
 
+    def older(self, than: timedelta) -> list[str]:
+        """The names of files, finished or not, that were written longer ago."""
+        before = time.time() - than.total_seconds()
+        paths = self.folder.glob("??/*") if self.folder.is_dir() else ()
+        return [path.name for path in paths if path.stat().st_mtime < before]
+
     def link(self, attachment: Attachment) -> str:
         """A URL under which whoever has it can read the file for a week."""
         return f"{self.url}/files/{_signer().dumps(attachment.id)}"
@@ -203,10 +213,14 @@ class MediaFetcher:
         self._woken.set()
 
     async def run(self) -> None:
-        """Fetch what is due, again and again."""
+        """Fetch what is due, again and again; now and then remove what belongs to no message."""
+        tidied = -TIDY
         while True:
             self._woken.clear()
             try:
+                if time.monotonic() - tidied > TIDY:
+                    tidied = time.monotonic()
+                    await self.tidy()
                 due = await self.database.write(_due, AT_ONCE) if await self._any() else []
                 await asyncio.gather(*(self._fetch(one) for one in due))
             except Exception:
@@ -216,6 +230,14 @@ class MediaFetcher:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
                         await self._woken.wait()
+
+    async def tidy(self) -> None:
+        """Remove files whose message was never written down: the desk died in between."""
+        old = await asyncio.to_thread(self.store.older, ORPHAN_AGE)
+        for start in range(0, len(old), 500):
+            part = old[start : start + 500]
+            known = await self.database.read(_known, part)
+            self.store.remove(name for name in part if name not in known)
 
     async def _any(self) -> bool:
         due = select(Media.id).where(Media.due_at.is_not(None)).limit(1)
@@ -359,6 +381,10 @@ def _due(session: Session, limit: int) -> list[_Job]:
         source = row.file if row.erased else row.source
         jobs.append((row.id, row.channel, source, row.name, row.attempts, row.erased))
     return jobs
+
+
+def _known(session: Session, files: Sequence[str]) -> set[str]:
+    return set(session.scalars(select(Media.file).where(Media.file.in_(files))))
 
 
 def _gone(session: Session, number: int) -> None:

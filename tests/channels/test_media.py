@@ -1,6 +1,8 @@
 """Files of messages: kept, told by their bytes, fetched until they are here, erased for good."""
 
 import asyncio
+import os
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -228,6 +230,21 @@ async def test_a_file_that_arrives_after_the_erasure_is_not_kept(
     await fetch_all(database, store, Late(("x.png", PNG)))
     assert rows(database) == []
     assert on_disk(store) == []
+
+
+async def test_what_belongs_to_no_message_is_removed_after_a_day(
+    database: Database, store: MediaStore
+) -> None:
+    """The desk died between keeping a file and writing its message down."""
+    kept, orphan, fresh = [await store.keep(name, PNG) for name in ("a", "b", "c")]
+    heard(database, kept)
+    yesterday = time.time() - 90_000
+    for path in on_disk(store):
+        if path.name != fresh.file:
+            os.utime(path, (yesterday, yesterday))
+    await MediaFetcher(database, store, {}).tidy()
+    assert {path.name for path in on_disk(store)} == {kept.file, fresh.file}
+    assert orphan.file not in {kept.file, fresh.file}
 
 
 # -- links -----------------------------------------------------------------------------------------

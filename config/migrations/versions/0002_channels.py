@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_media")),
     )
     op.create_index(op.f("ix_media_message_id"), "media", ["message_id"])
+    op.create_index(op.f("ix_media_file"), "media", ["file"])
     op.create_index(
         "ix_media_due",
         "media",
