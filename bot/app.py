@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bot.content import load_content
 from bot.turn import Content, Worker
 from channels.context import ChannelContext
-from channels.email import Email
+from channels.email import Email, EmailSettings
 from channels.log import accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
 from channels.message import Accepted, Channel, InboundMessage, Notice
@@ -31,7 +31,7 @@ from channels.webchat import WebChat
 from config.content import read_yaml
 from config.database import Database
 from config.facts import CONFIG
-from config.settings import Settings
+from config.settings import Settings, load
 from config.texts import Texts
 from config.vault import load_vault, use_vault
 from handoff.console import ConsoleContext, console_routes
@@ -202,7 +202,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     return program
 
 
-CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = ()
+CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (EmailSettings,)
 """The settings of the channels that need some of their own."""
 
 
@@ -213,7 +213,7 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
         SettingsError: a channel's settings are wrong.
     """
     webchat = WebChat(context)
-    opened: list[Channel] = [webchat, Email(context)]
+    opened: list[Channel] = [webchat, Email(context, load(EmailSettings))]
     return webchat, {channel.name: channel for channel in opened}
 
 

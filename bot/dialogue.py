@@ -131,6 +131,10 @@ def decide(
 ) -> Decision:
     """Decide. The same arguments always give the same decision."""
     state = dict(situation.state)
+    if heard.kind == "automatic":  # not even danger is answered: a machine would answer back
+        return Decision(
+            "silent", (), None, situation.language, situation.language_chosen, situation.state
+        )
     choice, command = _chosen(heard, state)
     language = _language(understanding, situation, library, limits)
     here = replace(situation, language=language)
