@@ -175,8 +175,8 @@ class Email:
         """Write the mail down, then acknowledge it."""
         try:
             return await self._take(client, envelope)
-        except Exception as error:
-            log.error("mail_not_kept", error=type(error).__name__)
+        except Exception:
+            log.exception("mail_not_kept")
             return "451 4.3.0 cannot keep the mail now; please try again later"
 
     async def handle_exception(self, error: Exception) -> str:
@@ -199,7 +199,7 @@ class Email:
         if told is not None:
             return await self._told(told, mail, envelope)
         recipients = [one for one in envelope.rcpt_tos if one]
-        tokens = list(self._opened([*recipients, *mail.references]))
+        tokens = list(self._named([*recipients, *mail.references]))
         known, writes_to, recent = await self.database.read(_around, tokens, sender)
         why = machine.machine(mail.message, sender, returns_to, known)
         if not writes_to or (why and not known):
@@ -284,45 +284,31 @@ class Email:
         peer = str(client.peer[0]) if client.peer else ""
         return await auth.checked(raw, peer, client.host_name or "", returns_to, mail.origin)
 
+    def _named(self, addresses: Iterable[str]) -> Iterable[int]:
+        """The conversations that addresses or Message-IDs of ours name."""
+        for address in addresses:
+            local, _, domain = address.lower().strip("<>").rpartition("@")
+            for one in _TOKEN.finditer(local) if domain == self.domain else ():
+                number = opens(one[0])
+                if number is not None:
+                    yield number
+
     async def _told(self, told: machine.Report, mail: Mail, envelope: Envelope) -> str:
         """A bounce or a receipt: only one that knows a Message-ID of ours is believed."""
         found = ""
         for recipient in envelope.rcpt_tos:
             tagged = re.search(rf"\+({_TOKEN.pattern})\.([0-9a-f]{{24}})@", recipient.lower())
-            if tagged and self._opens(tagged[1]) is not None:
+            if tagged and opens(tagged[1]) is not None:
                 found = f"<{tagged[4]}.{tagged[1]}@{self.domain}>"
         texts = [told.original, *(f"Message-ID: {one}" for one in mail.references)]
         ours = rf"(?im)^(?:>\s*)?Message-ID:\s*(<[0-9a-f]{{24}}\.({_TOKEN.pattern})@[^<>\s]+>)"
         for one in re.finditer(ours, "\n".join(texts)):
-            if not found and self._opens(one[2]) is not None:
+            if not found and opens(one[2]) is not None:
                 found = one[1]
         log.info("mail_report", state=told.state, known=bool(found))
         if found and told.state != "delayed":
             await self.inbox.note(Receipt(self.name, told.state, found, reason=told.reason))
         return "250 2.0.0 taken, not answered"
-
-    # -- tokens -------------------------------------------------------------------------------
-
-    def token(self, conversation_id: int) -> str:
-        """The signed name of a conversation, of letters and digits that no mail server changes."""
-        secret = vault().secret("mail reply").encode()
-        mac = hmac.new(secret, str(conversation_id).encode(), hashlib.sha256).hexdigest()[:16]
-        return f"c{conversation_id}x{mac}"
-
-    def _opens(self, token: str) -> int | None:
-        found = _TOKEN.fullmatch(token)
-        if found and hmac.compare_digest(token, self.token(int(found[1]))):
-            return int(found[1])
-        return None
-
-    def _opened(self, addresses: Iterable[str]) -> Iterable[int]:
-        """The conversations that addresses or Message-IDs of ours name."""
-        for address in addresses:
-            local, _, domain = address.lower().strip("<>").rpartition("@")
-            for one in _TOKEN.finditer(local) if domain == self.domain else ():
-                number = self._opens(one[0])
-                if number is not None:
-                    yield number
 
     # -- out ----------------------------------------------------------------------------------
 
@@ -368,11 +354,11 @@ class Email:
     async def compose(self, messages: Sequence[OutboundMessage]) -> tuple[str, str, bytes]:
         """One mail of several messages: its Message-ID, its envelope's sender, its bytes."""
         first, texts = messages[0], self.texts()
-        language = first.language if first.language in texts.languages else "en"
+        language = first.language or "en"
         number = await self.database.read(find_conversation, self.name, first.address)
-        token = self.token(number) if number is not None else ""
+        signed = token(number) if number is not None else ""
         local = self.address.rpartition("@")[0]
-        plus = bool(token and self.own.mail_plus)
+        plus = bool(signed and self.own.mail_plus)
         files = []
         for one in (file for message in messages for file in message.attachments):
             try:
@@ -384,8 +370,8 @@ class Email:
             address=self.address,
             subject=texts("email.subject", language).body,
             footer=texts("email.footer", language).body,
-            reply_to=f"{local}+{token}@{self.domain}" if plus else "",
-            token=token,
+            reply_to=f"{local}+{signed}@{self.domain}" if plus else "",
+            token=signed,
         )
         message_id, raw = await asyncio.to_thread(compose, messages, head, files)
         if self.own.dkim_selector and self.own.dkim_key_file:
@@ -395,7 +381,7 @@ class Email:
             except (OSError, dkim.DKIMException, ValueError) as error:
                 log.error("mail_not_signed", error=type(error).__name__)
                 raise TemporarySendError("the DKIM key cannot be used") from None
-        tagged = f"{local}+{token}.{stable(messages)}@{self.domain}"
+        tagged = f"{local}+{signed}.{stable(messages)}@{self.domain}"
         return message_id, tagged if plus else self.address, raw
 
     async def busy(self, address: str, thread: dict[str, Any]) -> None:
@@ -424,6 +410,21 @@ class Email:
     async def setup(self) -> list[Finding]:
         """Make a DKIM key if one is wanted; tell the DNS records to create."""
         return await setup.to_create(self.domain, self.own.dkim_selector, self.own.dkim_key_file)
+
+
+def token(conversation_id: int) -> str:
+    """The signed name of a conversation, of letters and digits that no mail server changes."""
+    secret = vault().secret("mail reply").encode()
+    mac = hmac.new(secret, str(conversation_id).encode(), hashlib.sha256).hexdigest()[:16]
+    return f"c{conversation_id}x{mac}"
+
+
+def opens(text: str) -> int | None:
+    """The conversation that a token names; None if we did not sign it."""
+    found = _TOKEN.fullmatch(text)
+    if found and hmac.compare_digest(text, token(int(found[1]))):
+        return int(found[1])
+    return None
 
 
 def _around(session: Session, tokens: list[int], sender: str) -> tuple[bool, str, int]:

@@ -64,7 +64,7 @@ def from_headers(message: Message, server: str) -> Verdict:
             method = re.match(r"\s*(spf|dkim|dmarc)\s*=\s*([a-z]+)", result.lower())
             if method and (method[1] not in here or method[2] == "pass" != here[method[1]]):
                 here[method[1]] = method[2]
-                signer = re.search(r"header\.[di]\s*=\s*\"?[^@\s]*@?([\w.-]+)", result)
+                signer = re.search(r"header\.[di]\s*=\s*\"?(?:[^@\s]*@)?([\w.-]+)", result)
                 if method[1] == "dkim" and "dkim" not in found:
                     domain = signer[1].lower() if signer else ""
         found = here | found

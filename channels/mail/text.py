@@ -360,9 +360,8 @@ def html_text(page: str) -> tuple[str, str]:
         if full:
             return full, new
     for tag in ("script", "style", "head"):
-        last = page.lower().rfind(f"</{tag}")
-        gone = re.sub(rf"(?is)<{tag}\b.*?</{tag}", " ", page[: last + len(tag) + 2])
-        page = gone + page[last + len(tag) + 2 :] if last >= 0 else page
+        end = page.find(">", max(0, page.lower().rfind(f"</{tag}"))) + 1  # so that it is linear
+        page = re.sub(rf"(?is)<{tag}\b.*?</{tag}[^>]{{0,9}}>", " ", page[:end]) + page[end:]
     text = re.sub(r"<[^<>]{0,2000}>", " ", page).strip()  # the tags go, the words stay
     return text, text
 

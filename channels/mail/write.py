@@ -21,7 +21,7 @@ PLAIN_LOCAL = re.compile(r"[^\s()<>\[\]:;@\\,.\"]+(\.[^\s()<>\[\]:;@\\,.\"]+)*")
 SIGNED = [b"from", b"to", b"subject", b"date", b"message-id", b"reply-to", b"mime-version"]
 SIGNED += [b"in-reply-to", b"references", b"content-type", b"content-transfer-encoding"]
 # Not 8 bits: relays may have to convert, which breaks signatures.
-_POLICY = email.policy.SMTP.clone(cte_type="7bit")
+_POLICY = email.policy.SMTP.clone(cte_type="7bit", max_line_length=76)
 _LINK = re.compile(
     r"(?P<url>https://[A-Za-z0-9\-._~:/?#\[\]@!$&()*+,;=%]+)"
     r"|(?<![\d-])(?P<number>\+?\d{2,4}-\d{2,4}-\d{3,4})(?![\d-])"
@@ -77,8 +77,6 @@ def compose(
     mail["From"] = Address(head.name, local, domain)
     mail["Subject"] = " ".join((subject or head.subject).split())[:300]
     language = first.language.partition("-")[0]
-    if re.fullmatch(r"[a-z]{2,3}", language):
-        mail["Content-Language"] = language
     if not first.from_counsellor:
         mail["Auto-Submitted"] = "auto-replied"
     mail["X-Loop"] = head.address
@@ -90,6 +88,8 @@ def compose(
         if kind in {"message", "multipart", ""} or not subtype:
             kind, subtype = "application", "octet-stream"
         mail.add_attachment(data, maintype=kind, subtype=subtype, filename=name)
+    if re.fullmatch(r"[a-z]{2,3}", language):
+        mail["Content-Language"] = language
     # Written by hand: the library refuses odd addresses and breaks long ids in two.
     top = [
         f"To: {quoted(first.address)}",
