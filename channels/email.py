@@ -110,7 +110,7 @@ class Email:
         self.address = bare(self.settings.mail_address)
         self.domain = self.address.rpartition("@")[2]
         self.size = self.media.limit * 3 // 2 + 1024 * 1024  # base64, and the words
-        self.load = Load()
+        self.load, self._reading = Load(), asyncio.Semaphore(2)  # reading takes memory
         self._tls: tuple[float, ssl.SSLContext] | None = None
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -131,6 +131,7 @@ class Email:
                 data_size_limit=self.size,
                 enable_SMTPUTF8=True,
                 tls_context=self._certificate(),
+                auth_exclude_mechanism=["LOGIN", "PLAIN"],  # nobody signs in here
                 loop=asyncio.get_running_loop(),
             ),
             host=self.settings.smtp_host,
@@ -186,13 +187,15 @@ class Email:
 
     async def _take(self, client: Client, envelope: Envelope) -> str:
         raw = envelope.original_content or b""
-        mail = await asyncio.to_thread(read, raw, self.address)
+        async with self._reading:
+            mail = await asyncio.to_thread(read, raw, self.address)
         returns_to = clean_address((envelope.mail_from or "").strip("<>"))
         sender = mail.sender or returns_to
         if len(mail.message.get_all("Received") or ()) > machine.MOST_HOPS:
             log.warning("mail_loop", why="hops")
             return "554 5.4.6 too many hops"
-        if self.address in {bare(sender), bare(mail.origin), bare(returns_to)}:
+        loops = mail.message.get_all("X-Loop") or ()
+        if self.address in {bare(one) for one in (sender, mail.origin, returns_to, *loops)}:
             log.warning("mail_loop", why="our own mail")  # a bounce would come back as our failure
             return "250 2.0.0 taken, not answered"
         told = machine.report(mail.message)
@@ -367,7 +370,7 @@ class Email:
                 raise RejectedError("an attached file is not here any more") from None
         head = Letterhead(
             name=texts("webchat.heading", language).body,
-            address=self.address,
+            address=self.settings.mail_address,
             subject=texts("email.subject", language).body,
             footer=texts("email.footer", language).body,
             reply_to=f"{local}+{signed}@{self.domain}" if plus else "",

@@ -114,7 +114,9 @@ def _dkim(raw: bytes) -> tuple[str, str, list[str]]:
                 one = "pass" if signed.verify(number) else "fail"
             except (dkim.DnsTimeoutError, dns.exception.DNSException):
                 one = "temperror"
-            except Exception:  # broken signature or key
+            except dkim.ValidationError:  # changed on its way, or signed by somebody else
+                one = "fail"
+            except Exception:  # a signature or key that cannot be read
                 one = "permerror"
             found = (signed.domain or b"").decode("ascii", "replace").lower()
             if one == "pass":

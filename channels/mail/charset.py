@@ -141,7 +141,8 @@ def guess(data: bytes) -> str | None:
             text = data.decode(codec)
             strange = [char for char in text if not char.isascii()]
             sure = sum(char in expected for char in strange) / (len(strange) or 1)
-            marked = codec == "cp1252" or set(text) & set("đơưăĐƠƯ\u0300\u0301\u0303\u0309\u0323")
+            # ă and ơ stand where Portuguese has ã and õ; the others have no such double.
+            marked = codec == "cp1252" or set(text) & set("đưĐƯ\u0300\u0301\u0303\u0309\u0323")
             if marked and foreign <= most * letters:
                 best = max(best, (sure, unicodedata.normalize("NFC", text)))
     if best[1]:

@@ -20,13 +20,11 @@ _MARKS = (
     "List-Id",
     "List-Unsubscribe",
     "List-Post",
-    "X-Loop",
     "X-Autoreply",
     "X-Autorespond",
     "X-Auto-Reply",
     "X-Mail-Autoreply",
     "X-Failed-Recipients",
-    "Feedback-ID",
 )
 _ROBOT = re.compile(
     r"(mailer-daemon|postmaster|no-?_?reply|do-?_?not-?_?reply|noreply.*|bounces?|majordomo|listserv)@"
@@ -43,7 +41,7 @@ def machine(message: Message, sender: str, returns_to: str, known: bool) -> str:
     """Why a mail was written by a machine; "" if a person wrote it.
 
     `returns_to`: the envelope's sender, "" for bounces. `known`: the sender has a conversation.
-    Only then the subject alone is enough: the mail is kept, nothing is lost by being careful.
+    Only then weak signs are enough: the mail is kept, so that nothing is lost by being careful.
     """
     submitted = header(message, "Auto-Submitted").partition(";")[0].strip().lower()
     if submitted not in {"", "no"}:
@@ -58,7 +56,8 @@ def machine(message: Message, sender: str, returns_to: str, known: bool) -> str:
         return "no return path"
     if _ROBOT.match(sender):
         return "robot's address"
-    return "subject" if known and _SUBJECT.match(header(message, "Subject")) else ""
+    weak = bool(message.get("X-Loop")) or bool(_SUBJECT.match(header(message, "Subject")))
+    return "perhaps" if known and weak else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,8 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      {"holder": "desk"}, "silent", []),
     ("only a picture", Heard("", attachments=1), understood(language="und", sure=0),
      {"language": "vi"}, "handoff", ["error.empty", "handoff.open"]),
+    ("a note of a machine: nothing, whatever is in it", Heard("call 119", kind="automatic"),
+     understood(("faq/wage_unpaid", SURE), risk=risk("emergency", "suicide")), {}, "silent", []),
     ("a burst: one notice", Heard("a", recent=21, more_waiting=True),
      understood(("faq/wage_unpaid", SURE)), {}, "silent", ["error.too_many"]),
     ("… then quiet", Heard("a", recent=22, more_waiting=True),

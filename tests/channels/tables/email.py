@@ -97,7 +97,10 @@ def _post(port: int, request: Request) -> httpx.Response:
         for recipient in request.headers.get("to", DESK).split():
             replies.append(client.rcpt(recipient))
         if all(code == 250 for code, _ in replies):
-            replies.append(client.data(request.body))
+            try:
+                replies.append(client.data(request.body))
+            except smtplib.SMTPDataError as error:
+                replies.append((error.smtp_code, bytes(error.smtp_error)))  # type: ignore[arg-type]
     code, text = replies[-1]
     status = {2: 200, 4: 503, 5: 422}[code // 100]
     return httpx.Response(status, text=f"{code} {text.decode()}")
@@ -399,7 +402,7 @@ INCOMING = [
             ("list", {"List_Id": "<news.example.net>"}, "x@example.net"),
             ("newsletter", {"List_Unsubscribe": "<mailto:x@y>"}, "x@example.net"),
             ("marked", {"X_Autoreply": "yes"}, "x@example.net"),
-            ("loop", {"X_Loop": "x@example.net"}, "x@example.net"),
+            ("our own loop", {"X_Loop": DESK}, "x@example.net"),
             ("no return path", {}, ""),
             ("no-reply", {"From": "no-reply@example.net"}, "x@example.net"),
             ("our own mail comes back", {"From": DESK}, "x@example.net"),
@@ -420,6 +423,11 @@ INCOMING = [
         "an unmarked out-of-office note of somebody we know",
         post(mail("外出中", From=MAI, Subject="=?utf-8?B?6Ieq5YuV6L+U5L+h?=: x"), from_=MAI),
         messages=[{"address": MAI, "kind": "automatic"}],
+    ),
+    Incoming(
+        "weak signs silence nobody who is new",
+        post(mail("help", X_Loop="x@example.net", Feedback_ID="x:Fastmail")),
+        messages=[{"kind": "text"}],
     ),
     Incoming(
         "somebody new may write about an out-of-office note",
