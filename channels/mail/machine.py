@@ -84,11 +84,11 @@ REASONS = {
 
 def report(message: Message) -> Report | None:
     """What a bounce or receipt says; None if it is neither."""
-    texts = list(_texts(message))
-    whole = "\n".join(texts)
+    whole = "\n".join(_texts(message))
     kind = message.get_content_type()
     flavour = str(message.get_param("report-type", "")).lower() if kind.endswith("report") else ""
-    found = [_fields(text) for name, text in texts_of(message, "delivery-status") if name]
+    standard = kind in {"multipart/report", "message/delivery-status"}  # not one that is attached
+    found = [_fields(one) for one in _blocks(message, "delivery-status")] if standard else []
     if found:
         actions = [one for fields in found for one in fields.get("action", ())]
         codes = [one for fields in found for one in fields.get("status", ())]
@@ -109,13 +109,12 @@ def report(message: Message) -> Report | None:
     return None
 
 
-def texts_of(message: Message, subtype: str) -> Iterator[tuple[str, str]]:
-    """(content type, text) of the parts whose type ends with `subtype`."""
+def _blocks(message: Message, subtype: str) -> Iterator[str]:
     for part in message.walk():
         if part.get_content_type().endswith(subtype):
             inside = part.get_payload()
-            blocks = inside if isinstance(inside, list) else [inside]
-            yield part.get_content_type(), "\n\n".join(_flat(one) for one in blocks)
+            for one in inside if isinstance(inside, list) else [inside]:
+                yield _flat(one)
 
 
 def _texts(message: Message) -> Iterator[str]:

@@ -64,7 +64,9 @@ class Server(SMTP):
         """Any address in angle brackets: odd ones are no reason to lose a mail."""
         found = re.match(r"\s*<([^<>\r\n]*)>(.*)", arg or "")
         if found:
-            return found[1].rpartition(":")[2].strip() or "<>", found[2].strip()
+            route, _, address = found[1].partition(":")  # <@relay:address>, as long ago
+            address = address if route.startswith("@") and address else found[1]
+            return address.strip() or "<>", found[2].strip()
         result: tuple[str | None, str | None] = super()._getaddr(arg)
         return result
 

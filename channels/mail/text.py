@@ -280,7 +280,7 @@ def _text(part: Message) -> str:
     text = decode(data, declared).replace("\r\n", "\n").replace("\r", "\n")
     if _parameter(part, "format", "content-type").lower() == "flowed":
         text = _flowed(text, _parameter(part, "delsp", "content-type").lower() == "yes")
-    return text[:READ]
+    return text[: READ * 5 if part.get_content_type() == "text/html" else READ]  # styles, tags
 
 
 def _flowed(text: str, joined: bool) -> str:

@@ -488,6 +488,18 @@ INCOMING = [
         ),
         notices=lambda: [Receipt("email", "read", ours())],
     ),
+    Incoming(
+        "a worker who sends on a bounce is no bounce",
+        lambda: post(
+            mail(
+                "--b1\n\nwhat is this?\n--b1\nContent-Type: message/rfc822\n\n"
+                + bounce("failed", "5.1.1").decode().replace("\r\n", "\n")
+                + "\n--b1--\n",
+                Content_Type="multipart/mixed; boundary=b1",
+            )
+        ),
+        messages=[{"text": "what is this?", "attachments": 1}],
+    ),
     # -- files
     Incoming("more files than are kept", post(attached(23)), messages=[{"attachments": 23}]),
     Incoming(

@@ -57,7 +57,6 @@ class Relay:
             data_size_limit=LARGEST,
             enable_SMTPUTF8=True,
             authenticator=self.log_in,
-            auth_required=True,
             auth_require_tls=False,
             auth_exclude_mechanism=["LOGIN"],
         )
@@ -126,9 +125,11 @@ class Relay:
         return AuthResult(success=data == wanted)
 
     async def handle_MAIL(  # noqa: N802
-        self, _s: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self, _s: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         reply = self._fault("MAIL")
+        if not session.authenticated:
+            reply = "530 5.7.0 authentication required"
         if reply:
             return self._record("MAIL", envelope, reply)
         if not re.fullmatch(r"desk(\+[\w.]+)?@desk\.example\.org", address):
