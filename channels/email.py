@@ -112,6 +112,7 @@ class Email:
         self.size = self.media.limit * 3 // 2 + 1024 * 1024  # base64, and the words
         self.load, self._reading = Load(), asyncio.Semaphore(2)  # reading takes memory
         self._tls: tuple[float, ssl.SSLContext] | None = None
+        self._tasks: set[asyncio.Task[str]] = set()
 
     def routes(self) -> Sequence[BaseRoute]:
         """None: mail comes by SMTP."""
@@ -173,7 +174,14 @@ class Email:
     async def handle_DATA(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, client: Client, envelope: Envelope
     ) -> str:
-        """Write the mail down, then acknowledge it."""
+        """Write the mail down, then acknowledge it. What has begun is finished, also when the
+        connection breaks: the server that brought the mail will bring it again."""
+        task = asyncio.create_task(self._taken(client, envelope))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _taken(self, client: Client, envelope: Envelope) -> str:
         try:
             return await self._take(client, envelope)
         except Exception:
@@ -227,6 +235,7 @@ class Email:
         """Keep the files, then the message; if it cannot be kept, nothing of it stays."""
         kept: list[Attachment] = []
         message_id = mail.message_id or f"<{hashlib.sha256(raw).hexdigest()}@none>"
+        external_id = f"{sender} {message_id}"
         text = self._text(mail)
         kind: Kind = "automatic" if automatic else "text"
         # The words of a stranger must not become the subject of our mail to the worker.
@@ -243,7 +252,7 @@ class Email:
             await self.inbox.accept(
                 InboundMessage(
                     channel=self.name,
-                    external_id=f"{sender} {message_id}",
+                    external_id=external_id,
                     address=writes_to,
                     text=clean(text),
                     original=clean(_original(mail, sender, writes_to, verdict)),
@@ -253,8 +262,10 @@ class Email:
                     kind="file" if kept and not text and not automatic else kind,
                 )
             )
-        except BaseException:
-            self.media.remove(one.file for one in kept)
+        except Exception:
+            with contextlib.suppress(Exception):  # where nobody can tell, the files stay
+                if not await self.database.read(_is_here, external_id):
+                    self.media.remove(one.file for one in kept)
             raise
 
     async def _file(self, name: str, media_type: str, data: bytes, full: bool) -> Attachment:
@@ -450,6 +461,13 @@ def _around(session: Session, tokens: list[int], sender: str) -> tuple[bool, str
         .where(Message.created_at > now(session) - timedelta(hours=1))
     )
     return True, conversation.address or sender, recent or 0
+
+
+def _is_here(session: Session, external_id: str) -> bool:
+    """Whether a message was written down after all."""
+    index = vault().index(Email.name, "message", external_id)
+    wanted = select(Message.id).where(Message.external_index == index)
+    return session.scalar(wanted) is not None
 
 
 def _original(mail: Mail, sender: str, writes_to: str, verdict: auth.Verdict) -> str:

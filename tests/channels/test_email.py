@@ -29,12 +29,13 @@ from channels.log import Conversation, Message, accept, find_conversation
 from channels.mail import auth, charset, setup, smtp, text, write
 from channels.mail.machine import machine, report
 from channels.mail.reply import reply_text
-from channels.message import InboundMessage, OutboundMessage, TemporarySendError
+from channels.message import Accepted, InboundMessage, OutboundMessage, TemporarySendError
 from config.database import Database
 from tests.channels.tables.email import DESK, MAI, MAILS, WORLD, Has, bounce, mail, post
 from tests.channels.test_channels import Stage
 from tests.channels.vendors.names import Names
 from tests.channels.vendors.smtp import Relay, read
+from tests.channels.world import RecordingInbox
 from tests.stories.running import RunningDesk, free_port
 
 # -- what is read of a mail ------------------------------------------------------------------------
@@ -190,6 +191,31 @@ async def test_files_go_when_the_message_cannot_be_kept(stage: Stage) -> None:
     stage.inbox.broken = None
     assert (await stage.deliver(request)).status_code == 200
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 4
+
+
+async def test_a_connection_that_breaks_takes_no_files_away(stage: Stage) -> None:
+    own, started, go = channel(stage), asyncio.Event(), asyncio.Event()
+
+    class Slow(RecordingInbox):
+        async def accept(self, message: InboundMessage) -> Accepted:
+            started.set()
+            await go.wait()
+            return await super().accept(message)
+
+    own.inbox = slow = Slow()
+    _, writer = await asyncio.open_connection("127.0.0.1", own.settings.smtp_port)
+    raw = (MAILS / "files.eml").read_bytes()
+    writer.write(b"EHLO x\r\nMAIL FROM:<a@b.jp>\r\nRCPT TO:<" + DESK.encode() + b">\r\nDATA\r\n")
+    writer.write(raw + b"\r\n.\r\n")
+    await started.wait()
+    writer.transport.abort()
+    while own.load.connections:  # noqa: ASYNC110 - until the server has noticed
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*own._tasks)
+    assert len(slow.messages) == 1
+    for file in slow.messages[0].attachments:
+        assert await own.media.read(file.file)
 
 
 async def test_a_bounce_that_cannot_be_noted_comes_again(stage: Stage) -> None:
