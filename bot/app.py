@@ -24,7 +24,7 @@ from bot.content import load_content
 from bot.link_page import link_page
 from bot.turn import Content, Worker
 from channels.context import ChannelContext
-from channels.email import Email
+from channels.email import Email, EmailSettings
 from channels.line import Line, LineSettings
 from channels.log import accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
@@ -215,6 +215,7 @@ CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (
     TelegramSettings,
     TwilioSettings,
     SmsSettings,
+    EmailSettings,
 )
 """The settings of the channels that need some of their own."""
 
@@ -226,7 +227,7 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
         SettingsError: a channel's settings are wrong.
     """
     webchat = WebChat(context)
-    opened: list[Channel] = [webchat, Email(context)]
+    opened: list[Channel] = [webchat, Email(context, load(EmailSettings))]
     line = load(LineSettings)
     if line.configured:
         opened.append(Line(context, line))

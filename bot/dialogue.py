@@ -138,6 +138,12 @@ def decide(
 ) -> Decision:
     """Decide. The same arguments always give the same decision."""
     state = dict(situation.state)
+    if heard.kind == "automatic":  # a machine would answer back; danger in it goes to a person
+        risky = understanding.risk.level != "none"
+        handoff = _risk_handoff(understanding, situation) if risky else None
+        return Decision(
+            "silent", (), handoff, situation.language, situation.language_chosen, situation.state
+        )
     choice, command = _chosen(heard, state)
     language = _language(understanding, situation, library, limits)
     here = replace(situation, language=language)

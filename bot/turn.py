@@ -250,7 +250,8 @@ class Worker:
         )
         conversation.language = decision.language
         conversation.language_chosen = decision.language_chosen
-        conversation.stopped = decision.stop
+        if incoming.kind != "automatic":
+            conversation.stopped = decision.stop
         if decision.erase:
             conversation.erase_at = now(session) + FORGET_AFTER
         case, news = open_case(session, conversation.contact_id), True

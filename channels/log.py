@@ -364,14 +364,14 @@ def accept(session: Session, message: InboundMessage) -> Accepted:
         conversation.name = message.name[:200]
     if message.member:
         conversation.member = conversation.member or message.member[:40]
-    conversation.heard_at = stamp
     conversation.due_at = stamp
-    conversation.stopped = False
     session.flush()
     if message.attachments:
         media.add(session, row.id, conversation.id, message.channel, message.attachments)
-    # She reads now, so what was held until her safe hours may come.
-    free(session, conversation.id)
+    if message.kind != "automatic":
+        conversation.heard_at, conversation.stopped = stamp, False
+        # She reads now, so what was held until her safe hours may come.
+        free(session, conversation.id)
     announce(session, "work")
     announce(session, f"conversation:{conversation.id}")
     return Accepted(row.id, duplicate=False)

@@ -50,9 +50,11 @@ class Attachment:
     id: int = 0
 
 
-Kind = Literal["text", "start", "file", "sticker", "place", "contact", "voicemail"]
+Kind = Literal["text", "start", "file", "sticker", "place", "contact", "voicemail", "automatic"]
 """What a message is. `start`: she opened the conversation and has said nothing yet (LINE follow,
-Telegram /start). A `place` or `contact` is written out in `original`, and a person reads it."""
+Telegram /start). A `place` or `contact` is written out in `original`, and a person reads it.
+`automatic`: her machine wrote it (an out-of-office note): kept and shown, never answered, and no
+sign that she is there."""
 
 
 @dataclass(frozen=True, slots=True)

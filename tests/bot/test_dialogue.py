@@ -135,6 +135,8 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
     ("… but danger in it is seen", Heard("x", kind="withdrawn"),
      understood(risk=risk("emergency", "violence")), {}, "emergency",
      ["emergency.violence", "handoff.open"]),
+    ("a note of a machine: nothing is said, whatever is in it", Heard("call 119", kind="automatic"),
+     understood(("faq/wage_unpaid", SURE), risk=risk("emergency", "suicide")), {}, "silent", []),
     ("a burst: one notice", Heard("a", recent=21, more_waiting=True),
      understood(("faq/wage_unpaid", SURE)), {}, "silent", ["error.too_many"]),
     ("… then quiet", Heard("a", recent=22, more_waiting=True),

@@ -48,13 +48,14 @@ class Incoming:
 
     `messages` are compared field by field: only the named fields (`text`, `kind`, `external_id` …;
     `attachments` as a count or as the attachments themselves). `answer` checks the response.
+    `request` and `notices` may be functions, for what can only be made while the desk is open.
     """
 
     label: str
     request: Request | Callable[[], Request]
     status: int = 200
     messages: Sequence[dict[str, Any]] = ()
-    notices: Sequence[Notice] = ()
+    notices: Sequence[Notice] | Callable[[], Sequence[Notice]] = ()
     answer: Callable[[httpx.Response], bool] | None = None
 
 
@@ -78,7 +79,11 @@ class Outgoing:
 
 
 class World(Protocol):
-    """A channel and its vendor."""
+    """A channel and its vendor.
+
+    A channel that is not reached over HTTP has a method `async deliver(stage, request)` as well; it
+    brings the request and tells the outcome as HTTP would (200, 422 refused, 503 try again).
+    """
 
     name: str
     secrets: Sequence[str]
