@@ -10,14 +10,15 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from channels.message import Moment
+from channels.message import Moment, SendError
 from config.texts import JAPAN
+from handoff.calls import TIMELINE, callback
 from handoff.console.live import Presence, stream
 from handoff.console.visit import HOME, Visit
 from handoff.desk import CaseView, DeskError, Event, QueueRow
 
 TABS = ("waiting", "mine", "others", "released", "closed")
-SPOKEN = frozenset({"claimed", "released", "put_back", "closed", "promise_missed", "escalated"})
+SPOKEN = TIMELINE | {"claimed", "released", "put_back", "closed", "promise_missed", "escalated"}
 """Events that also stand between the messages of the conversation."""
 
 
@@ -147,6 +148,28 @@ class Cases:
             place=f"{HOME}/queue",
         )
 
+    async def call(self, visit: Visit) -> Response:
+        """Ring the counsellor's own telephone; once she has picked up, the worker's."""
+        calls, telephone = visit.context.calls, visit.context.telephone
+        if calls is None or telephone is None:
+            raise HTTPException(404)
+        case_id, at_once = _case_id(visit), bool(visit.text("at_once"))
+        _ = visit.words.gettext
+
+        def begin(session: Session) -> tuple[str, int]:
+            _known(visit, session, case_id)
+            return calls.begin(session, case_id, visit.person, at_once)
+
+        try:
+            number, way = await visit.context.database.write(begin)
+            await telephone.ring(number, case_id, visit.person.id, way)
+        except DeskError as error:
+            return await _refused(visit, visit.refusal(error), Typed())
+        except SendError:
+            sentence = _("The telephone service did not take the call. Try again in a moment.")
+            return await _refused(visit, sentence, Typed())
+        return visit.go(f"{HOME}/cases/{case_id}")
+
 
 async def _queue_values(visit: Visit) -> dict[str, Any]:
     tab = visit.request.query_params.get("tab", "waiting")
@@ -195,6 +218,7 @@ async def _case_page(visit: Visit, template: str, status: int, typed: Typed) -> 
         state=_state(visit, view.row),
         entries=list(_entries(view)),
         fired=_fired(view),
+        callback=callback(view.events),
         waiting=waiting,
         urgent=urgent,
         typed=typed,

@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from config.database import Database
 from config.texts import Language
+from handoff.calls import Calls, Telephone
 from handoff.console.language import LANGUAGES, preferred, translate_refusal
 from handoff.console.look import Look
 from handoff.desk import Desk
@@ -59,6 +60,7 @@ class ConsoleContext:
 
     `faq_titles(topic, ui language)` and `risk_names(type, ui language)` give names; `status` the
     live state (understanding, detail, mail); `drafts` the texts that nobody has checked yet.
+    `calls` and `telephone`: if counsellors can call from here.
     """
 
     database: Database
@@ -71,6 +73,8 @@ class ConsoleContext:
     data_dir: Path
     status: Callable[[], Mapping[str, str]]
     drafts: Callable[[], list[Mapping[str, str]]]
+    calls: Calls | None = None
+    telephone: Telephone | None = None
 
 
 @dataclass(frozen=True)
