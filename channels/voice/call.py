@@ -116,6 +116,11 @@ class Answer:
     person: bool
 
     @property
+    def invites(self) -> bool:
+        """Whether the options are only examples of what she can ask."""
+        return any(reply.text_id == "menu.topics" for reply in self.replies)
+
+    @property
     def options(self) -> tuple[Button, ...]:
         """What can be chosen by a key."""
         return tuple(

@@ -226,8 +226,9 @@ class Voice:
         message: int = 0,
         keys: str = "",
         options: Sequence[Button] = (),
+        invites: bool = False,
     ) -> VoiceResponse:
-        """Say what the keys mean now, and listen."""
+        """Say what the keys mean now, and listen. `invites`: the options are only examples."""
         sound = self.sounds.languages.get(language)
         by_key = sound is None or sound.keys_first
         if by_key and not options and keys != "answer":
@@ -242,7 +243,8 @@ class Voice:
             self.speech.say(gather, text_id, language, **params)
 
         if options:
-            say("voice.choose")
+            for text_id in ("voice.ask", "menu.topics") if invites else ("voice.choose",):
+                say(text_id)
             for key, option in enumerate(options, 1):
                 say("voice.option", key=str(key))
                 text_id = option.value.partition(" ")[2]
@@ -328,7 +330,15 @@ class Voice:
             self._read(response, call, known)
         keys = call.keys if call.keys == "answer" else ""
         return self._listen(
-            response, call, call.language, call.step + 1, tries, call.message, keys, known.options
+            response,
+            call,
+            call.language,
+            call.step + 1,
+            tries,
+            call.message,
+            keys,
+            known.options,
+            known.invites,
         )
 
     async def _by_sms(self, call: Call, response: VoiceResponse) -> VoiceResponse:
@@ -385,7 +395,7 @@ class Voice:
         spoken = [
             reply
             for reply in known.replies
-            if reply.language != "mul" and not (by_key and reply.text_id == "menu.topics")
+            if reply.language != "mul" and reply.text_id != "menu.topics"
         ]
         if not spoken:
             return
@@ -415,7 +425,15 @@ class Voice:
             response.hangup()
             return response
         return self._listen(
-            response, here, known.language, call.step + 1, 0, message, _keys(known), known.options
+            response,
+            here,
+            known.language,
+            call.step + 1,
+            0,
+            message,
+            _keys(known),
+            known.options,
+            known.invites,
         )
 
     # -- a person -----------------------------------------------------------------------------

@@ -146,6 +146,7 @@ class Speech:
         to: VoiceResponse | Gather,
         text_id: str,
         language: str,
+        /,
         **params: str | datetime,
     ) -> None:
         """Let a text be heard. A moment becomes the weekday and time, in recordings the weekday."""
@@ -224,7 +225,7 @@ class Speech:
         """The telephone numbers of the directory, the longest first."""
         numbers = sorted({w.number for w in load_facts().directory.values()}, key=len, reverse=True)
         either = "|".join(re.escape(number) for number in numbers)
-        return re.compile(rf"(?<![\d,.-])(?:{either})(?![\d,.%-]*\d|[%％])")
+        return re.compile(rf"(?<![\d,.-])(?:{either})(?![\d,.%-]*\d|\s?[%％])")
 
 
 def _digits(number: str) -> str:
