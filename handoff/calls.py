@@ -102,7 +102,7 @@ class Calls:
     def taken(self, session: Session, case_id: int, staff_id: int, call: str) -> None:
         """A counsellor takes a call, and with it the case, if nobody has it."""
         case = self._lock(session, case_id)
-        if case is None:
+        if case is None or session.get(Staff, staff_id) is None:
             return
         if case.status in ("waiting", "released"):
             case.status, case.claimed_by, case.claimed_at = "claimed", staff_id, now(session)
@@ -247,7 +247,7 @@ class Calls:
     def calling(self, session: Session, case_id: int, staff_id: int, call: str) -> None:
         """The worker's telephone is rung: an attempt, to be counted."""
         case = self._lock(session, case_id)
-        if case is not None:
+        if case is not None and session.get(Staff, staff_id) is not None:
             self._once(session, case, "callback_tried", call, staff_id)
 
     def called(
@@ -255,7 +255,7 @@ class Calls:
     ) -> None:
         """How that went; 0 seconds: not answered."""
         case = self._lock(session, case_id)
-        if case is None:
+        if case is None or session.get(Staff, staff_id) is None:
             return
         if seconds:
             case.answered_at = case.answered_at or now(session)

@@ -95,16 +95,29 @@ def twilio() -> Iterator[Vendor]:
         yield vendor
 
 
+@pytest.fixture(params=[""])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite in the data folder, but for the test that asks for more."""
+    url: str = request.getfixturevalue(request.param) if request.param else ""
+    return url
+
+
 @pytest.fixture
 async def scene(
-    tmp_path: Path, twilio: Vendor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, twilio: Vendor, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> AsyncIterator[Scene]:
     for name, value in WORLD.environment(twilio).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BOT_TWILIO_SMS_NUMBER", NUMBER)
-    twilio.calls.clear()
-    settings = Settings(data_dir=tmp_path, rasa=False, smtp_port=free_port(), _env_file=None)
     monkeypatch.setattr("bot.app.load_content", lambda _: LOADED)  # it takes a while
+    twilio.calls.clear()
+    settings = Settings(
+        data_dir=tmp_path,
+        rasa=False,
+        smtp_port=free_port(),
+        database_url=database_url,
+        _env_file=None,
+    )
     program = build(settings)
     transport = httpx.ASGITransport(application(program))
     async with (
@@ -291,6 +304,20 @@ async def test_story(label: str, scene: Scene) -> None:
     for line in STORIES[label]:
         await perform(line, phone, scene)
     await everything_published(scene)
+
+
+@pytest.mark.parametrize("database_url", ["fresh_postgres"], indirect=True)
+async def test_all_of_it_on_postgresql(scene: Scene) -> None:
+    for number, label in (
+        (MAI, "a question in Vietnamese: the answer, once more, by SMS, another question"),
+        (BEN, "a topic by its key"),
+    ):
+        phone = scene.phone(number)
+        for line in STORIES[label]:
+            await perform(line, phone, scene)
+    await phone.record(20)
+    await everything_published(scene)
+    assert (await scene.events())[-2:] == ["voicemail", "call_ended"]
 
 
 async def perform(line: Line, phone: Phone, scene: Scene) -> None:
@@ -618,6 +645,48 @@ async def test_a_counsellor_calls_a_worker_from_the_console(scene: Scene) -> Non
     await tries(answered=True)
     state = callback(await history(scene))
     assert (state.due, state.tried) == (False, 2)
+
+
+async def test_the_console_shows_calls_and_makes_them(scene: Scene) -> None:
+    """The pages: my telephone, the case with its call back, the button."""
+    password = (scene.program.settings.data_dir / "first-sign-in.txt").read_text()
+    scene.hours(opened=False)
+    phone = scene.phone()
+    await phone.call()
+    await phone.press("0")
+    case = await scene.case()
+    browser, page = scene.http, f"/console/cases/{case.id}"
+    browser.headers.update({"accept-language": "en", "sec-fetch-site": "same-origin"})
+
+    def token(html: str) -> str:
+        return html.split('data-csrf="')[1][:64]
+
+    form = {"login": "admin", "password": password}
+    form["csrf"] = token((await browser.get("/console/sign-in")).text)
+    assert (await browser.post("/console/sign-in", data=form)).status_code == 303
+    csrf = {"csrf": token((await browser.get("/console/phone")).text)}
+    answer = await browser.post("/console/phone", data={**csrf, "phone": "12"})
+    assert answer.status_code == 422
+    assert "090-1234-5678 or" in answer.text
+    await browser.post(f"{page}/take", data=csrf)
+    answer = await browser.post(f"{page}/call", data=csrf)
+    assert "Write down your own telephone number first" in answer.text
+    answer = await browser.post("/console/phone", data={**csrf, "phone": "090-1111-2222"})
+    assert 'value="+819011112222"' in answer.text
+    shown = (await browser.get(page)).text
+    assert "Call back: asked for at" in shown
+    assert "The worker called and asked for a person" in shown
+    answer = await browser.post(f"{page}/call", data=csrf)
+    assert answer.status_code == 303
+    assert scene.twilio.calls[-1].path.endswith("/Calls.json")
+    scene.twilio.fail(Status(503))
+    await scene.program.database.write(_let_time_pass, case.id)
+    answer = await browser.post(f"{page}/call", data=csrf)
+    assert "did not take the call" in answer.text
+    answer = await browser.post(
+        "/console/staff/1/phone", data={**csrf, "phone": "", "on_duty": "yes"}
+    )
+    assert "Calls need a telephone number" in answer.text
 
 
 async def test_calls_outside_safe_hours_need_a_word(scene: Scene) -> None:
