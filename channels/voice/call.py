@@ -13,6 +13,7 @@ from starlette.requests import Request
 from channels.log import Conversation, Message, PublishedText, find_conversation
 from channels.message import Button, RefusedError, clean
 
+CHANNEL = "voice"
 E164 = re.compile(r"\+[1-9]\d{6,14}")
 HIDDEN = {"+7378742833", "+2562533", "+8566696", "+266696687", "+86282452253"}
 """What Twilio writes for a number that is not shown (RESTRICTED, BLOCKED, UNKNOWN, ANONYMOUS,
@@ -133,7 +134,7 @@ class Answer:
 
 def answer(session: Session, address: str, message_id: int) -> Answer:
     """What the bot answered to a message of this caller."""
-    conversation_id = find_conversation(session, "voice", address)
+    conversation_id = find_conversation(session, CHANNEL, address)
     conversation = None if conversation_id is None else session.get(Conversation, conversation_id)
     if conversation is None:
         return Answer((), "", False)
@@ -159,7 +160,7 @@ def answer(session: Session, address: str, message_id: int) -> Answer:
 
 def unheard(session: Session, address: str, sid: str) -> list[int]:
     """The call is over: note that, and return the replies to it that nobody heard."""
-    conversation_id = find_conversation(session, "voice", address)
+    conversation_id = find_conversation(session, CHANNEL, address)
     if conversation_id is None:
         return []
     conversation = session.scalars(

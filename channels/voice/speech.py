@@ -149,8 +149,14 @@ class Speech:
         /,
         **params: str | datetime,
     ) -> None:
-        """Let a text be heard. A moment becomes the weekday and time, in recordings the weekday."""
-        language = language or "en"
+        """Let a text be heard; in easy Japanese and English while her language is not known.
+
+        A moment becomes the weekday and time, in recordings the weekday.
+        """
+        if not language:
+            for code in (FALLBACK, "en"):
+                self.say(to, text_id, code, **params)
+            return
         sound = self.sounds.languages.get(language)
         if sound is not None and not sound.say:
             words = self.rendered(text_id, language, params)
@@ -165,8 +171,8 @@ class Speech:
         if sound is not None and not sound.say:
             if self.play(to, language, words):
                 return
-            easy = self.text(text_id, FALLBACK)
-            if not PLACEHOLDER.search(easy.body):
+            easy = self.words.get((text_id, FALLBACK)) or self.words.get((text_id, "ja"))
+            if easy is not None and not PLACEHOLDER.search(easy.body):
                 self.speak(to, easy.body, easy.language)
             return
         self.speak(to, words, language)

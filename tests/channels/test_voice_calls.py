@@ -246,6 +246,15 @@ STORIES: dict[str, tuple[Line, ...]] = {
         ("hears", "After the tone"),
         ("case", "none"),
     ),
+    "danger before any language is chosen: in easy Japanese and in English": (
+        ("calls",),
+        ("presses", "9"),
+        ("hears", "けいさつ 1 1 0"),
+        ("hears", "call the police: 1 1 0"),
+        ("hears", "おとの あとに"),
+        ("hears", "After the tone"),
+        ("case", "emergency"),
+    ),
     "a key without meaning": (
         ("calls",),
         ("presses", "2"),
@@ -516,6 +525,10 @@ async def test_a_slow_turn_says_one_moment_and_then_the_answer(
     answer = await phone.post(f"{PUBLIC_URL}/voice/language?n=1", Digits="2")
     assert "One moment" in answer.text
     assert "/voice/wait" in answer.text
+    pressed = checked(answer.text, PUBLIC_URL).find("Gather")
+    assert pressed is not None
+    answer = await phone.post(pressed.attrib["action"], Digits="5")  # impatient: nothing is lost
+    assert "One moment" in answer.text
     free.set()
     waiting = checked(answer.text, PUBLIC_URL).findtext("Redirect") or ""
     async with asyncio.timeout(30):
@@ -720,6 +733,9 @@ async def test_somebody_elses_case_cannot_be_called(scene: Scene) -> None:
     await leg.call(f"/voice/bridge?c={case.id}&s={ana}&w={case.conversation_id}")
     assert leg.over
     assert not leg.heard
+    for step in ("taken", "bridged", "called"):  # nobody of that number works here
+        answer = await leg.post(f"{PUBLIC_URL}/voice/{step}?c={case.id}&s=999&o={leg.sid}")
+        assert answer.status_code == 200
     answer = await leg.post(
         f"{PUBLIC_URL}/voice/bridged?c={case.id}&s={ana}&w={case.conversation_id}", Digits="1"
     )

@@ -256,6 +256,7 @@ STEPS = (
     "rung",
     "whisper",
     "taken",
+    "leave",
     "recorded",
     "recording",
     "transcript",
