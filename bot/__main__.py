@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,14 @@ import typer
 import uvicorn
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from bot.app import (
@@ -29,6 +37,9 @@ from bot.app import (
 )
 from bot.content import Loaded, load_content
 from bot.dialogue import Heard, Situation, decide
+from channels.voice.prompts import SynthesiserError, folder_of, outdated, unvoiced, wanted
+from channels.voice.prompts import make as make_prompt
+from channels.voice.speech import Speech, load_sounds
 from config.content import ContentError
 from config.database import DatabaseUnavailableError
 from config.settings import Settings, SettingsError, describe, load_settings
@@ -252,6 +263,56 @@ def set_up_channels(name: Name = "") -> None:
     _on_channels(name, setup=True)
 
 
+@channels_app.command("prompts")
+def make_prompts(
+    language: Annotated[
+        str, typer.Argument(help="e.g. `my`. Left out: all in which Twilio has no voice.")
+    ] = "",
+    listed: Annotated[
+        bool, typer.Option("--list", help="Only print what is to be recorded, as TSV.")
+    ] = False,
+) -> None:
+    """Make the recordings that callers hear in languages without a voice at Twilio.
+
+    What is missing is spoken by a machine (espeak-ng), as a placeholder that is marked as such.
+    Let a speaker of the language record the words of `--list`, and put the files (8 kHz, mono,
+    16 bit, named as listed) into the folder: they are used at once and never overwritten.
+    """
+    settings = _settings()
+    content = load_content(settings.faq_dir).content
+    folder = folder_of(settings.data_dir)
+    speech = Speech(load_sounds(), content.all_texts, lambda: content.texts, folder, settings.url)
+    codes = [language] if language else unvoiced(speech)
+    if unknown := set(codes) - set(speech.sounds.languages):
+        _fail(f"There is no language “{unknown.pop()}”.")
+    for code in codes:
+        prompts = wanted(speech, code)
+        if listed:
+            for prompt in prompts:
+                words = " ".join(prompt.words.split())
+                out.print(f"{prompt.path.name}\t{prompt.state}\t{words}", markup=False)
+            continue
+        with _progress(bar=True) as progress:
+            task = progress.add_task(code, total=len(prompts))
+            for prompt in prompts:
+                if prompt.state == "missing":
+                    try:
+                        make_prompt(speech, prompt)
+                    except SynthesiserError as error:
+                        progress.stop()
+                        _fail(str(error))
+                progress.advance(task)
+        prompts = wanted(speech, code)
+        counts = Counter(prompt.state for prompt in prompts)
+        parts = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+        out.print(f"[bold]{code}[/]  {len(prompts)} prompts: {parts}.  {folder / code}")
+        for prompt in prompts:
+            if prompt.state == "wrong format":
+                out.print(f"  [red]no[/]  {prompt.path.name} is not 8 kHz, mono, 16 bit WAV")
+        for path in outdated(speech, prompts, code):
+            out.print(f"  [dim]outdated: {path.name} (its words are not said any more)[/]")
+
+
 def _on_channels(name: str, *, setup: bool) -> None:
     settings = _settings()
     _log("error")
@@ -372,10 +433,11 @@ def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understa
         )
 
 
-def _progress() -> Progress:
+def _progress(bar: bool = False) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
+        *((BarColumn(), MofNCompleteColumn()) if bar else ()),
         TimeElapsedColumn(),
         console=err,
         transient=True,

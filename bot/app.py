@@ -26,19 +26,21 @@ from bot.turn import Content, Worker
 from channels.context import ChannelContext
 from channels.email import Email, EmailSettings
 from channels.line import Line, LineSettings
-from channels.log import accept_all, is_done, note, publish, release_all
+from channels.log import Published, accept_all, is_done, note, publish, release_all
 from channels.media import MediaFetcher, MediaStore
 from channels.message import Accepted, Channel, InboundMessage, Notice
 from channels.sms import Sms, SmsSettings
 from channels.telegram import Telegram, TelegramSettings
 from channels.twilio_account import TwilioSettings
+from channels.voice import Switchboard, Voice
 from channels.webchat import WebChat
 from config.content import read_yaml
 from config.database import Database
 from config.facts import CONFIG
 from config.settings import Settings, load
-from config.texts import Texts
+from config.texts import Text, Texts
 from config.vault import load_vault, use_vault
+from handoff.calls import Calls
 from handoff.console import ConsoleContext, console_routes
 from handoff.desk import Desk
 from handoff.hours import load_hours
@@ -158,7 +160,10 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     def texts() -> Texts:
         return loaded.content.texts
 
-    webchat, channels = open_channels(ChannelContext(inbox, database, settings, texts, store))
+    context = ChannelContext(inbox, database, settings, texts, store)
+    calls = Calls(desk)
+    webchat, channels = open_channels(context, calls, loaded.content.all_texts)
+    telephone = channels.get("voice")
     rasa = None
     if settings.rasa or settings.rasa_url:
         rasa = RasaProcess(
@@ -191,6 +196,8 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         data_dir=settings.data_dir,
         status=state,
         drafts=loaded.drafts,
+        calls=calls,
+        telephone=telephone if isinstance(telephone, Voice) else None,
     )
     program = Program(
         settings,
@@ -220,8 +227,10 @@ CHANNEL_SETTINGS: tuple[type[BaseSettings], ...] = (
 """The settings of the channels that need some of their own."""
 
 
-def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]:
-    """The channels that are set up. Web chat and e-mail always are.
+def open_channels(
+    context: ChannelContext, switchboard: Switchboard, words: Mapping[tuple[str, str], Text]
+) -> tuple[WebChat, dict[str, Channel]]:
+    """The channels that are set up. Web chat and e-mail always are. `words`: all published texts.
 
     Raises:
         SettingsError: a channel's settings are wrong.
@@ -237,6 +246,8 @@ def open_channels(context: ChannelContext) -> tuple[WebChat, dict[str, Channel]]
     twilio = load(TwilioSettings)
     if twilio.configured and twilio.sms_number:
         opened.append(Sms(context, twilio, load(SmsSettings)))
+    if twilio.configured and twilio.voice_number:
+        opened.append(Voice(context, twilio, switchboard, words))
     return webchat, {channel.name: channel for channel in opened}
 
 
@@ -249,12 +260,15 @@ async def channels_alone(settings: Settings) -> AsyncIterator[dict[str, Channel]
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     use_vault(load_vault(settings.data_dir, settings.data_key.get_secret_value())[0])
-    texts = load_content(settings.faq_dir).content.texts
+    content = load_content(settings.faq_dir).content
+    texts = content.texts
     database = Database(settings.database)
     store = MediaStore(settings.media_home, settings.media_limit_mb * 1_048_576, settings.url)
     inbox = Inbox(database, store, lambda _session, _conversation: None)
     try:
-        yield open_channels(ChannelContext(inbox, database, settings, lambda: texts, store))[1]
+        context = ChannelContext(inbox, database, settings, lambda: texts, store)
+        calls = Calls(Desk(texts, Published(), load_hours()))
+        yield open_channels(context, calls, content.all_texts)[1]
     finally:
         database.close()
 

@@ -80,8 +80,15 @@ class Content:
     all_texts: Mapping[tuple[str, str], Text]
     """Catalogue, FAQ, language names and menu: (id, language) → text."""
 
-    def text(self, text_id: str, language: str) -> Text:
-        """A published text in a language, in all languages together, or in English."""
+    def text(self, text_id: str, language: str, channel: str = "") -> Text:
+        """A published text in a language, in all languages together, or in English.
+
+        Some texts have an edition of their own for a channel: `faq/<topic>/voice` is said on the
+        telephone instead of `faq/<topic>`, and `voice.rephrase.ask` instead of `rephrase.ask`.
+        """
+        for edition in (f"{text_id}/{channel}", f"{channel}.{text_id}"):
+            if channel and (edition, language) in self.all_texts:
+                return self.all_texts[edition, language]
         return (
             self.all_texts.get((text_id, language))
             or self.all_texts.get((text_id, "mul"))
@@ -279,7 +286,7 @@ class Worker:
         for spoken in lines:
             if spoken.text_id in {"handoff.open", "handoff.closed"} and not news:
                 continue
-            line = self._line(spoken, decision.language, case, code)
+            line = self._line(spoken, decision.language, case, work.channel, code)
             say(session, conversation, line, self.desk.published, incoming.id)
             for number, (label, value) in enumerate(line.buttons, 1):
                 choices |= {str(number): value, label.body.casefold(): value}
@@ -299,14 +306,16 @@ class Worker:
             return False
         if not other.stopped:
             told = Say("link.told", (("button.undo", UNLINK),))
-            line = self._line(told, other.language, None)
+            line = self._line(told, other.language, None, other.channel)
             say(session, other, line, self.desk.published)
             other.state = {**other.state, "choices": {"1": UNLINK}}
         return True
 
-    def _line(self, spoken: Say, language: str, case: Case | None, code: str = "") -> Line:
+    def _line(
+        self, spoken: Say, language: str, case: Case | None, channel: str, code: str = ""
+    ) -> Line:
         content = self.content
-        text = content.text(spoken.text_id, spoken.language or language or "en")
+        text = content.text(spoken.text_id, spoken.language or language or "en", channel)
         known = content.texts.params(text.language if text.language != "mul" else "en")
         if code:
             known["code"] = f"{code[:4]} {code[4:]}"
@@ -329,7 +338,7 @@ class Worker:
         opened = self.desk.hours.is_open(now(session))
         lines = ["error.failed", "handoff.open" if opened else "handoff.closed"]
         for text_id in lines if news else []:
-            line = self._line(Say(text_id), language, case)
+            line = self._line(Say(text_id), language, case, work.channel)
             say(session, conversation, line, self.desk.published, incoming.id)
         done(session, incoming.id, {}, language)
         TURNS.labels("failed").inc()

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from channels.message import Attachment, Moment, RefusedError
+from channels.message import Attachment, Moment, RefusedError, SendError
 from config.texts import JAPAN
+from handoff.calls import TIMELINE, callback
 from handoff.console.live import Presence, stream
 from handoff.console.visit import HOME, Visit
 from handoff.desk import CaseView, DeskError, Event, QueueRow
@@ -19,9 +20,16 @@ from handoff.desk import CaseView, DeskError, Event, QueueRow
 MOST_FILES = 5
 """Files that a reply may bring."""
 TABS = ("waiting", "mine", "others", "released", "closed")
-SPOKEN = frozenset(
-    {"claimed", "released", "put_back", "closed", "promise_missed", "escalated", "joined", "parted"}
-)
+SPOKEN = TIMELINE | {
+    "claimed",
+    "released",
+    "put_back",
+    "closed",
+    "promise_missed",
+    "escalated",
+    "joined",
+    "parted",
+}
 """Events that also stand between the messages of the conversation."""
 
 
@@ -196,6 +204,28 @@ class Cases:
             place=f"{HOME}/queue",
         )
 
+    async def call(self, visit: Visit) -> Response:
+        """Ring the counsellor's own telephone; once she has picked up, the worker's."""
+        calls, telephone = visit.context.calls, visit.context.telephone
+        if calls is None or telephone is None:
+            raise HTTPException(404)
+        case_id, at_once = _case_id(visit), bool(visit.text("at_once"))
+        _ = visit.words.gettext
+
+        def begin(session: Session) -> tuple[str, int]:
+            _known(visit, session, case_id)
+            return calls.begin(session, case_id, visit.person, at_once)
+
+        try:
+            number, way = await visit.context.database.write(begin)
+            await telephone.ring(number, case_id, visit.person.id, way)
+        except DeskError as error:
+            return await _refused(visit, visit.refusal(error), Typed())
+        except SendError:
+            sentence = _("The telephone service did not take the call. Try again in a moment.")
+            return await _refused(visit, sentence, Typed())
+        return visit.go(f"{HOME}/cases/{case_id}")
+
 
 async def _queue_values(visit: Visit) -> dict[str, Any]:
     tab = visit.request.query_params.get("tab", "waiting")
@@ -244,6 +274,7 @@ async def _case_page(visit: Visit, template: str, status: int, typed: Typed) -> 
         state=_state(visit, view.row),
         entries=list(_entries(view)),
         fired=_fired(view),
+        callback=callback(view.events),
         waiting=waiting,
         urgent=urgent,
         typed=typed,

@@ -76,6 +76,15 @@ EVENTS = {
     "unjoined": N_("The joining was undone; the case is open again"),
     "parted": N_("%(by)s parted the joined channels"),
     "promise_missed": N_("The promised time has passed; a new one was given"),
+    "call_started": N_("The worker called and asked for a person"),
+    "call_rang": N_("%(by)s was rung"),
+    "call_connected": N_("%(by)s spoke with the worker by telephone"),
+    "call_missed": N_("%(by)s called the worker; nobody answered"),
+    "call_ended": N_("The worker's call ended"),
+    "call_asked": N_("%(by)s asked for a call to the worker"),
+    "voicemail": N_("The worker left a recording"),
+    "callback_due": N_("The worker is to be called back"),
+    "callback_tried": N_("%(by)s called the worker"),
 }
 ROLE_NAMES = {
     "counsellor": N_("Counsellor"),
@@ -110,6 +119,12 @@ REFUSALS = (
     N_("The present password is not right."),
     N_("This is the last admin. Make another one first."),
     N_("The password needs at least %(length)s characters."),
+    N_("Write down your own telephone number first (menu: My telephone)."),
+    N_("No telephone number of the worker is known."),
+    N_("It is not her safe time now. Confirm that you call all the same."),
+    N_("Your telephone is being rung already. Wait a moment."),
+    N_("Write the telephone number as 090-1234-5678 or +81 90 1234 5678."),
+    N_("Calls need a telephone number."),
 )
 """What `DeskError` and `StaffError` say; a test holds this list against their sources."""
 

@@ -46,12 +46,16 @@ def pages(cases: Cases) -> list[Page]:
         Page("POST", "/cases/{case:int}/release", cases.release, ACTS),
         Page("POST", "/cases/{case:int}/close", cases.close, ACTS),
         Page("POST", "/cases/{case:int}/resend/{message:int}", cases.resend, ACTS),
+        Page("POST", "/cases/{case:int}/call", cases.call, ACTS),
         Page("GET", "/drafts", staff_pages.drafts, ANYBODY_SIGNED_IN),
         Page("GET", "/staff", staff_pages.staff, ADMIN),
         Page("POST", "/staff", staff_pages.add, ADMIN),
         Page("POST", "/staff/{person:int}/password", staff_pages.reset, ADMIN),
         Page("POST", "/staff/{person:int}/activate", staff_pages.activate, ADMIN),
         Page("POST", "/staff/{person:int}/deactivate", staff_pages.deactivate, ADMIN),
+        Page("POST", "/staff/{person:int}/phone", staff_pages.set_phone_of, ADMIN),
+        Page("GET", "/phone", staff_pages.own_phone, ANYBODY_SIGNED_IN),
+        Page("POST", "/phone", staff_pages.set_own_phone, ANYBODY_SIGNED_IN),
     ]
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from handoff.calls import set_phone
 from handoff.console.visit import HOME, Visit
 from handoff.staff import (
     FIRST_SIGN_IN,
@@ -78,6 +79,49 @@ async def drafts(visit: Visit) -> Response:
         counts=counts,
         wanted=wanted,
     )
+
+
+async def own_phone(visit: Visit) -> Response:
+    """Where calls are put through to oneself."""
+    return await _own_phone_page(visit)
+
+
+async def set_own_phone(visit: Visit) -> Response:
+    """Note one's own telephone, and whether one takes calls now."""
+    try:
+        await visit.context.database.write(
+            set_phone, visit.person.id, visit.text("phone"), bool(visit.text("on_duty"))
+        )
+    except StaffError as error:
+        return await _own_phone_page(visit, 422, visit.refusal(error))
+    return await _own_phone_page(visit, done=True)
+
+
+async def set_phone_of(visit: Visit) -> Response:
+    """Note a colleague's telephone, and whether she takes calls now."""
+
+    def work(session: Session) -> None:
+        staff_id = _known(visit, session)
+        set_phone(session, staff_id, visit.text("phone"), bool(visit.text("on_duty")))
+
+    try:
+        await visit.context.database.write(work)
+    except StaffError as error:
+        return await _staff_page(visit, 422, error=visit.refusal(error))
+    return visit.go(f"{HOME}/staff")
+
+
+async def _own_phone_page(
+    visit: Visit, status: int = 200, error: str = "", done: bool = False
+) -> Response:
+    def read(session: Session) -> tuple[str, bool]:
+        row = session.get_one(Staff, visit.person.id)
+        return row.phone or "", row.on_duty
+
+    phone, on_duty = await visit.context.database.read(read)
+    if error:
+        phone, on_duty = visit.text("phone"), bool(visit.text("on_duty"))
+    return visit.page("phone.html", status, phone=phone, on_duty=on_duty, error=error, done=done)
 
 
 async def _set_active(visit: Visit, active: bool) -> Response:

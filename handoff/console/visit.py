@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from channels.media import MediaStore
 from config.database import Database
 from config.texts import Language
+from handoff.calls import Calls, Telephone
 from handoff.console.language import LANGUAGES, preferred, translate_refusal
 from handoff.console.look import Look
 from handoff.desk import Desk
@@ -60,7 +61,7 @@ class ConsoleContext:
 
     `faq_titles(topic, ui language)` and `risk_names(type, ui language)` give names; `status` the
     live state (understanding, detail, mail); `drafts` the texts that nobody has checked yet;
-    `media` holds the files of messages.
+    `media` holds the files of messages; `calls` and `telephone`: if counsellors can call from here.
     """
 
     database: Database
@@ -74,6 +75,8 @@ class ConsoleContext:
     data_dir: Path
     status: Callable[[], Mapping[str, str]]
     drafts: Callable[[], list[Mapping[str, str]]]
+    calls: Calls | None = None
+    telephone: Telephone | None = None
 
 
 @dataclass(frozen=True)

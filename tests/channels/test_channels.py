@@ -54,6 +54,11 @@ def rows(kind: str) -> list[Any]:
     ]
 
 
+def sends(row: Outgoing) -> bool:
+    """Whether a row sends something that its vendor takes."""
+    return row.error is None and not row.faults and bool(row.calls)
+
+
 class Stage:
     """A channel with its vendor, an inbox that records, and the log of the program."""
 
@@ -198,11 +203,11 @@ async def test_a_message_that_cannot_be_kept_is_not_acknowledged(
         assert [message.text for message in stage.inbox.messages] == ["help"]
 
 
-@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.OUTGOING])
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if any(map(sends, t.OUTGOING))])
 async def test_a_vendor_that_is_down_is_tried_again(
     name: str, vendors: dict[str, Vendor], tmp_path: Path, database: Database
 ) -> None:
-    row = next(row for row in TABLES[name].OUTGOING if row.error is None and not row.faults)
+    row = next(row for row in TABLES[name].OUTGOING if sends(row))
     async with staged(name, vendors, tmp_path, database) as stage:
         stage.vendor.always = Status(503)
         try:
