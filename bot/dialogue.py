@@ -30,7 +30,7 @@ Action = Literal[
 
 HELPFUL, HUMAN, NONE = "/helpful", "/human", "/none"
 LINK, UNLINK = "/link", "/unlink"
-CODE = re.compile(r"\s*(\d{4})[\s\-.]?(\d{4})\s*[.。]?\s*")
+CODE = re.compile(r"\s*(?:\d[\s\-.,、]{0,2}){7}\d\s*[.。]?\s*")
 """A code that joins two conversations of one person, as it is typed or heard."""
 ERASE, KEEP = "/delete yes", "/delete no"
 COMMANDS = {"/language": "language", "/delete": "delete", "/stop": "stop"}
@@ -151,9 +151,8 @@ def decide(
 
     if risk.level == "emergency":
         return _emergency(understanding, here, library, state)
-    code = CODE.fullmatch(heard.text) if not choice and not command else None
-    if code:
-        choice = f"{LINK} {int(code[1]):04}{int(code[2]):04}"
+    if not choice and not command and CODE.fullmatch(heard.text):
+        choice = f"{LINK} {''.join(str(int(d)) for d in heard.text if d.isdecimal())}"
     if command or choice:
         decided = _command(choice, command, here, library, state)
         if decided is not None:
