@@ -396,7 +396,8 @@ class _Failures:
             if scope["type"] != "http":
                 raise
             number = datetime.now(UTC).strftime("%H%M%S%f")
-            log.exception("request_failed", number=number, path=scope["path"])
+            room = scope["path"].split("/")[1]  # what follows may be a signed link
+            log.exception("request_failed", number=number, room=room)
             if not started:
                 answer = JSONResponse(
                     {"error": f"Something went wrong on our side (number {number})."}, 500

@@ -5,7 +5,7 @@ silent but for these two. Whatever is unknown is asked once more, then goes to a
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +152,7 @@ def decide(
     if risk.level == "emergency":
         return _emergency(understanding, here, library, state)
     if not choice and not command and CODE.fullmatch(heard.text):
-        choice = f"{LINK} {''.join(str(int(d)) for d in heard.text if d.isdecimal())}"
+        choice = f"{LINK} yes {''.join(str(int(d)) for d in heard.text if d.isdecimal())}"
     if command or choice:
         decided = _command(choice, command, here, library, state)
         if decided is not None:
@@ -303,8 +303,7 @@ def _command(
     if command == "language":
         return _decision("language", (_menu(library),), here, state)
     if choice.startswith(LINK) or command == "link":
-        code = choice.removeprefix(LINK).strip() or LINK
-        return replace(_decision("command", (), here, state), join=code)
+        return _joining(choice.removeprefix(LINK).split(), here, state)
     if choice == UNLINK or command == "unlink":
         return replace(_decision("command", (), here, state), join=UNLINK)
     asked = state.pop("confirm", None) == "delete"
@@ -326,6 +325,19 @@ def _command(
     if choice == NONE:
         return _again(here, state, "rephrase.ask")
     return None
+
+
+def _joining(words: Sequence[str], here: Situation, state: dict[str, Any]) -> Decision:
+    """A code: to offer (no words), to ask about (from a link that anybody may have sent her), to
+    try (`yes`: typed by herself, or confirmed), or not (`no`)."""
+    if not words:
+        return replace(_decision("command", (), here, state), join=LINK)
+    if words[0] == "yes":
+        return replace(_decision("command", (), here, state), join=words[-1])
+    if words[0] == "no":
+        return _decision("command", (Say("link.none"),), here, state)
+    buttons = (("button.yes_join", f"{LINK} yes {words[0]}"), ("button.no", f"{LINK} no"))
+    return _decision("command", (Say("link.confirm", buttons),), here, state)
 
 
 def _answer(topic: str, here: Situation, library: Library, state: dict[str, Any]) -> Decision:

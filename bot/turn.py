@@ -37,6 +37,7 @@ from channels.log import (
     Work,
     claim,
     done,
+    free,
     hold,
     load,
     mark_sent,
@@ -64,6 +65,8 @@ LOOK_AGAIN = 2.0
 RENEW = 5.0
 SLOW = 1.0
 """Seconds of understanding after which a channel shows that an answer is coming."""
+HELD = {"waiting", "claimed"}
+"""States of a case in which a person answers."""
 FOR_A_PERSON = {"place", "contact", "voicemail"}
 """Kinds of message that only a person can answer, as one with a file."""
 FORGET_AFTER = timedelta(seconds=60)
@@ -233,6 +236,9 @@ class Worker:
     ) -> tuple[bool, str]:
         conversation = hold(session, work.lease)
         content = self.content
+        case, news = open_case(session, conversation.contact_id), True
+        if case is None or case.status not in HELD:  # nobody is there: never silence
+            conversation.holder = "bot"
         decision = decide(
             Heard(
                 incoming.text,
@@ -257,11 +263,11 @@ class Worker:
         )
         conversation.language = decision.language
         conversation.language_chosen = decision.language_chosen
-        if incoming.kind != "automatic":
-            conversation.stopped = decision.stop
+        conversation.stopped = conversation.stopped or decision.stop
         if decision.erase:
             conversation.erase_at = now(session) + FORGET_AFTER
-        case, news = open_case(session, conversation.contact_id), True
+        if decision.handoff is not None:
+            conversation.erase_at = None  # she needs somebody now; she can ask for it again
         if decision.handoff is not None:
             case, news = hand_over(session, conversation, decision.handoff, self.desk.hours)
         choices: dict[str, str] = {}
@@ -277,12 +283,16 @@ class Worker:
                 if undone
                 else self._join(session, conversation, decision.join)
             )
+            quiet = not joined and not undone and conversation.holder == "desk"
             case = open_case(session, conversation.contact_id)
             known, unknown = (
                 ("link.undone", "link.none") if undone else ("link.done", "link.unknown")
             )
             buttons = () if undone or not joined else (("button.undo", UNLINK),)
-            lines.append(Say(known if joined else unknown, buttons))
+            if not quiet:  # eight digits said to a counsellor are a date more often than a code
+                lines.append(Say(known if joined else unknown, buttons))
+        if lines:  # she is here and reads: what was held for her leaves first
+            free(session, conversation.id)
         for spoken in lines:
             if spoken.text_id in {"handoff.open", "handoff.closed"} and not news:
                 continue
@@ -300,16 +310,16 @@ class Worker:
         return settle(session, conversation), decision.action
 
     def _join(self, session: Session, conversation: Conversation, code: str) -> bool:
-        """Join two conversations of one person; the other one hears of it, too."""
-        other = link(session, conversation, code)
-        if other is None:
-            return False
-        if not other.stopped:
-            told = Say("link.told", (("button.undo", UNLINK),))
+        """Join two conversations of one person; all that it was joined to hear of it, too."""
+        others = link(session, conversation, code)
+        told = Say("link.told", (("button.undo", UNLINK),))
+        for other in others:
+            if other.stopped or other.address_index is None:
+                continue
             line = self._line(told, other.language, None, other.channel)
             say(session, other, line, self.desk.published)
             other.state = {**other.state, "choices": {"1": UNLINK}}
-        return True
+        return bool(others)
 
     def _line(
         self, spoken: Say, language: str, case: Case | None, channel: str, code: str = ""

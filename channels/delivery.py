@@ -76,8 +76,15 @@ async def deliver(
     if unproven:
         log.critical("unpublished_words_held_back", messages=unproven)
         return await failed(unproven, "not published")
+    sent: list[str] = []
+
+    async def later(reason: str, pause: float) -> bool:
+        """Try again; what has left already does not leave again."""
+        gone = [part.key.partition("/")[0] for part in outgoing[: len(sent)]]
+        parts = {reply.id: reply.parts + gone.count(str(reply.id)) for reply in group}
+        return await database.write(mark_unsent, work.lease, parts, reason, pause)
+
     try:
-        sent: list[str] = []
         for start in range(0, len(outgoing), channel.limits.group):
             sent += await channel.send(outgoing[start : start + channel.limits.group])
     except TemporarySendError as error:
@@ -88,7 +95,7 @@ async def deliver(
             pause = max(pause, error.retry_after)
         REPLIES.labels(channel.name, "delayed").inc(len(ids))
         log.warning("reply_delayed", channel=channel.name, messages=ids, reason=str(error))
-        return await database.write(mark_unsent, work.lease, ids, str(error), pause)
+        return await later(str(error), pause)
     except NotConfiguredError as error:
         kept = dict.fromkeys(ids, "")
         return await _note(database, channel, work.lease, kept, "kept", str(error))
@@ -104,14 +111,14 @@ async def deliver(
         pause = min(LONGEST_PAUSE, 2.0 ** (first.attempts + 2))
         if first.attempts + 1 >= MOST_ATTEMPTS:
             return await failed(ids, type(error).__name__)
-        return await database.write(mark_unsent, work.lease, ids, type(error).__name__, pause)
+        return await later(type(error).__name__, pause)
     vendor_ids = dict(zip((part.key.partition("/")[0] for part in outgoing), sent, strict=False))
     marks = {message_id: vendor_ids.get(str(message_id), "") for message_id in ids}
     return await _note(database, channel, work.lease, marks, "sent")
 
 
 def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[OutboundMessage]:
-    """A reply as the messages that its channel can carry."""
+    """A reply as the messages that its channel can carry, but for parts that have left."""
     limits = channel.limits
     text, buttons = reply.body, reply.buttons
     few = len(buttons) <= limits.buttons
@@ -120,7 +127,7 @@ def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[Ou
         text = f"{text}\n\n{hint}\n{numbered}"
         buttons = tuple(Button(str(n), b.value) for n, b in enumerate(buttons, 1)) if few else ()
     parts = split(text, limits.text, limits.measure)
-    return [
+    composed = [
         OutboundMessage(
             key=f"{reply.id}/{number}",
             address=work.address,
@@ -134,6 +141,7 @@ def compose(reply: Outgoing, work: Work, channel: Channel, hint: str) -> list[Ou
         )
         for number, part in enumerate(parts, 1)
     ]
+    return composed[min(reply.parts, len(composed) - 1) :]
 
 
 def split(text: str, limit: int, measure: Callable[[str], int] = len) -> list[str]:

@@ -9,6 +9,7 @@ due is found again by looking.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -150,7 +151,9 @@ class Message(Base):
     """A message in (`received` → `done`) or out (`queued` → `sent` → `delivered` →
     `read`, or `kept` where no way out is set up, or `failed`). What the bot says names its
     published text. `files`: how many files it has; `edits_id`: the message that it corrects;
-    `held`: queued until the worker's safe hours or until she writes again."""
+    `held`: nothing she just asked for, so it only leaves in her safe hours or once she writes;
+    `parts`: how many parts of a long one have left; `receipt`: what the vendor told of it while it
+    was still queued."""
 
     __tablename__ = "message"
 
@@ -169,6 +172,8 @@ class Message(Base):
     edits_id: Mapped[int | None]
     receipt_index: Mapped[str | None] = mapped_column(BlindIndex, index=True)
     held: Mapped[bool] = mapped_column(default=False)
+    parts: Mapped[int] = mapped_column(default=0)
+    receipt: Mapped[str] = mapped_column(String(12), default="")
     understanding: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)
     published_id: Mapped[int | None] = mapped_column(ForeignKey("published_text.id"))
     params: Mapped[dict[str, str] | None] = mapped_column(JSON)
@@ -244,6 +249,7 @@ class Outgoing:
     buttons: tuple[Button, ...]
     answers_id: int | None
     attempts: int
+    parts: int
     proven: bool
     attachments: tuple[Attachment, ...] = ()
 
@@ -397,8 +403,9 @@ def free(session: Session, conversation_id: int) -> None:
 
 
 LEFT = ("sent", "delivered", "read")
-RANKS = {"queued": 0, "kept": 0, "sent": 1, "failed": 1, "delivered": 2, "read": 3}
-"""A receipt only ever raises the state of a message; they come late and in any order."""
+RANKS = {"sent": 1, "delivered": 2, "read": 3, "failed": 4}
+"""A receipt only ever raises the state of a message; they come late, in any order, and for each
+part of a long one: if one part failed, it has failed until it is sent again."""
 
 
 def note(session: Session, notices: Sequence[Notice]) -> list[tuple[int, int]]:
@@ -434,11 +441,13 @@ def _receipt(session: Session, receipt: Receipt) -> tuple[int, int] | None:
         return None
     fresh = None
     for row in session.scalars(wanted.with_for_update()):
-        if receipt.state == "failed":
-            news = row.state in {"queued", "sent"}
-        else:
-            news = RANKS[receipt.state] > RANKS.get(row.state, 9)
-        if row.author == "worker" or not news:
+        if row.author == "worker":
+            continue
+        if row.state == "queued":  # other parts may still have to leave: `mark_sent` minds it
+            if RANKS[receipt.state] > RANKS.get(row.receipt, 0):
+                row.receipt = receipt.state
+            continue
+        if RANKS[receipt.state] <= RANKS.get(row.state, 9):
             continue
         row.state = receipt.state
         row.error = receipt.reason[:200] if receipt.state == "failed" else ""
@@ -633,6 +642,8 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
     ).all()
     if queued and queued[0][0].attempt_at and queued[0][0].attempt_at > now(session):
         queued = []
+    if any(row.held for row, _ in queued) and _unsafe(session, conversation) is not None:
+        queued = list(takewhile(lambda found: not found[0].held, queued))
     waiting = session.scalars(_open(lease.conversation_id, "received").limit(2)).all()
     incoming = waiting[0] if waiting else None
     recent = 0
@@ -717,6 +728,7 @@ def _outgoing(
         buttons,
         row.answers_id,
         row.attempts,
+        row.parts,
         proven,
         files.get(row.id, ()),
     )
@@ -747,9 +759,8 @@ def say(
     line: Line,
     published: Published,
     answers_id: int | None = None,
-    held_until: datetime | None = None,
 ) -> None:
-    """Queue a bot's reply. `held_until`: see `safe_time`, for what is no answer to her words.
+    """Queue a bot's reply. What is no answer to her words keeps to her safe hours.
 
     Raises:
         UnpublishedError: its words, or those of a button, are not published.
@@ -770,8 +781,8 @@ def say(
             or None,
             answers_id=answers_id,
             created_at=now(session),
-            held=held_until is not None,
-            attempt_at=held_until,
+            held=answers_id is None,
+            attempt_at=_unsafe(session, conversation) if answers_id is None else None,
         )
     )
     _due(session, conversation)
@@ -784,9 +795,11 @@ def write(
     staff_id: int,
     key: str,
     attachments: Sequence[Attachment] = (),
-    held_until: datetime | None = None,
+    at_once: bool = False,
 ) -> tuple[int, bool]:
     """Queue a counsellor's reply. `key` is made by her browser: pressing twice sends once.
+
+    It keeps to the worker's safe hours unless `at_once`; then what waited before it leaves too.
 
     Returns the message's id and whether it is new.
     """
@@ -794,6 +807,9 @@ def write(
     known = session.scalar(select(Message.id).where(Message.external_index == index))
     if known is not None:
         return known, False
+    if at_once:
+        free(session, conversation.id)
+    _due(session, conversation)
     row = Message(
         conversation_id=conversation.id,
         author="counsellor",
@@ -804,13 +820,13 @@ def write(
         files=len(attachments),
         staff_id=staff_id,
         created_at=now(session),
-        held=held_until is not None,
-        attempt_at=held_until,
+        held=not at_once,
+        attempt_at=None if at_once else _unsafe(session, conversation),
     )
+    session.flush()  # the conversation is locked before the message gets its id
     session.add(row)
     session.flush()
     media.add(session, row.id, conversation.id, conversation.channel, attachments)
-    _due(session, conversation)
     return row.id, True
 
 
@@ -826,6 +842,26 @@ def safe_time(contact: Contact, moment: datetime) -> datetime | None:
     hour, minute = map(int, start.split(":"))
     opening = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return opening if opening > local else opening + timedelta(days=1)
+
+
+def _unsafe(session: Session, conversation: Conversation) -> datetime | None:
+    """Until when it is not safe to write in a conversation unasked; None if it is."""
+    return safe_time(session.get_one(Contact, conversation.contact_id), now(session))
+
+
+def reconsider(session: Session, contact_id: int) -> None:
+    """A contact's safe hours have changed: look again when held replies may leave."""
+    for conversation in session.scalars(
+        select(Conversation).where(Conversation.contact_id == contact_id)
+    ):
+        session.execute(
+            update(Message)
+            .where(Message.conversation_id == conversation.id, Message.state == "queued")
+            .where(Message.state.in_(("received", "queued")), Message.held)
+            .values(attempt_at=None)
+            .execution_options(synchronize_session=False)
+        )
+        _due(session, conversation)
 
 
 def _due(session: Session, conversation: Conversation) -> None:
@@ -847,10 +883,16 @@ def settle(session: Session, conversation: Conversation) -> bool:
         conversation.due_at = stamp
         return True
     # Replies leave in order, so the first one tells when.
+    wanted = (Message.id, Message.attempt_at, Message.held)
     first = session.execute(
-        _open(conversation.id, "queued").with_only_columns(Message.attempt_at).limit(1)
+        _open(conversation.id, "queued").with_only_columns(*wanted).limit(1)
     ).first()
-    conversation.due_at = None if first is None else first[0] or stamp
+    at = None if first is None else first.attempt_at or stamp
+    safe = _unsafe(session, conversation) if first is not None and first.held else None
+    if first is not None and at is not None and safe is not None and at < safe:
+        at = safe  # its time came too late, or her hours have changed
+        session.execute(update(Message).where(Message.id == first.id).values(attempt_at=at))
+    conversation.due_at = at
     more = conversation.due_at is not None and conversation.due_at <= stamp
     if not more:
         conversation.lease_until = None
@@ -872,9 +914,12 @@ def mark_sent(
             .where(Message.id == message_id)
             .values(
                 # A receipt may have been faster.
-                state=case((Message.state == "queued", state), else_=Message.state),
+                state=case((Message.receipt != "", Message.receipt), else_=state)
+                if state == "sent"
+                else state,
                 external_id=external_id or None,
                 receipt_index=index,
+                receipt="",
                 held=False,
                 done_at=stamp,
                 attempts=Message.attempts + 1,
@@ -887,19 +932,24 @@ def mark_sent(
 
 
 def mark_unsent(
-    session: Session, lease: Lease, message_ids: Sequence[int], error: str, pause: float
+    session: Session, lease: Lease, parts: Mapping[int, int], error: str, pause: float
 ) -> bool:
-    """Note that sending failed for now; try again in `pause` seconds."""
+    """Note that sending failed for now; try again in `pause` seconds.
+
+    `parts`: message id → how many parts of it have left and are not sent again.
+    """
     conversation = hold(session, lease)
-    session.execute(
-        update(Message)
-        .where(Message.id.in_(message_ids))
-        .values(
-            attempts=Message.attempts + 1,
-            attempt_at=now(session) + timedelta(seconds=pause),
-            error=error[:200],
+    for message_id, left in parts.items():
+        session.execute(
+            update(Message)
+            .where(Message.id == message_id)
+            .values(
+                attempts=Message.attempts + 1,
+                attempt_at=now(session) + timedelta(seconds=pause),
+                parts=left,
+                error=error[:200],
+            )
         )
-    )
     announce(session, f"conversation:{conversation.id}")
     return settle(session, conversation)
 
@@ -915,7 +965,8 @@ def resend(session: Session, message_id: int, conversation_ids: Sequence[int]) -
         select(Conversation).where(Conversation.id == row.conversation_id).with_for_update()
     ).one()
     row.state, row.attempts, row.attempt_at, row.error = "queued", 0, None, ""
-    row.receipt_index = None
+    row.parts, row.receipt, row.receipt_index = 0, "", None
+    row.held = row.answers_id is None
     _due(session, conversation)
     return True
 
@@ -973,7 +1024,7 @@ def moments(
             edits_id=row.edits_id,
             original=row.original or "",
             channel=channel,
-            held=row.held,
+            held=row.held and row.attempt_at is not None and not row.error,
         )
         for row, review, channel in rows
     ]
@@ -1031,6 +1082,8 @@ def erase(session: Session, contact_id: int) -> None:
                 understanding=None,
                 external_id=None,
                 receipt_index=None,
+                params=None,
+                buttons=None,
                 choice="",
             )
         )

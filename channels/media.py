@@ -39,6 +39,8 @@ AT_ONCE = 4
 TIDY = 6 * 3600.0
 """Seconds between looks for files that belong to no message."""
 ORPHAN_AGE = timedelta(days=1)
+ORPHAN_LIFE = timedelta(days=30)
+ORPHANS = "orphans"
 LOOK_AGAIN = 5.0
 LINK_LIFE = timedelta(days=7)
 """How long a link to a file lives that we send to a worker."""
@@ -140,13 +142,21 @@ class MediaStore:
         """
         if not re.fullmatch(r"[0-9a-f]{32}", file):
             raise FileNotFoundError
-        return await asyncio.to_thread(lambda: vault().open_bytes(self._path(file).read_bytes()))
+        return await asyncio.to_thread(self._read, file)
+
+    def _read(self, file: str) -> bytes:
+        try:
+            sealed = self._path(file).read_bytes()
+        except FileNotFoundError:
+            sealed = (self.folder / ORPHANS / file).read_bytes()
+        return vault().open_bytes(sealed)
 
     def remove(self, files: Iterable[str]) -> None:
         """Remove files for good."""
         for file in files:
             if file:
                 self._path(file).unlink(missing_ok=True)
+                (self.folder / ORPHANS / file).unlink(missing_ok=True)
 
     def older(self, than: timedelta) -> list[str]:
         """The names of files, finished or not, that were written longer ago."""
@@ -154,17 +164,31 @@ class MediaStore:
         paths = self.folder.glob("??/*") if self.folder.is_dir() else ()
         return [path.name for path in paths if path.stat().st_mtime < before]
 
+    def set_aside(self, files: Iterable[str]) -> None:
+        """Put files aside that seem to belong to no message, and remove what was put aside long
+        ago. Should the database be the wrong one, nothing is lost: they are read from there."""
+        aside = self.folder / ORPHANS
+        aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in files:
+            path = self._path(file)
+            path.touch()
+            path.rename(aside / file)
+        before = time.time() - ORPHAN_LIFE.total_seconds()
+        for path in aside.iterdir():
+            if path.stat().st_mtime < before:
+                path.unlink()
+
     def link(self, attachment: Attachment) -> str:
         """A URL under which whoever has it can read the file for a week."""
-        return f"{self.url}/files/{_signer().dumps(attachment.id)}"
+        return f"{self.url}/files/{_signer().dumps(attachment.file)}"
 
-    def opened(self, token: str) -> int | None:
-        """The id in a link's token, if it is ours and not too old."""
+    def opened(self, token: str) -> str | None:
+        """The file of a link's token, if it is ours and not too old."""
         try:
             found = _signer().loads(token, max_age=int(LINK_LIFE.total_seconds()))
         except BadSignature:
             return None
-        return found if isinstance(found, int) else None
+        return found if isinstance(found, str) and found else None
 
     def _path(self, file: str) -> Path:
         return self.folder / file[:2] / file
@@ -173,8 +197,8 @@ class MediaStore:
         """Files behind signed links."""
 
         async def file(request: Request) -> Response:
-            number = self.opened(request.path_params["token"])
-            found = None if number is None else await database.read(find, number)
+            name = self.opened(request.path_params["token"])
+            found = None if name is None else await database.read(_by_file, name)
             return await self.response(found)
 
         return [Route("/files/{token}", file)]
@@ -232,12 +256,13 @@ class MediaFetcher:
                         await self._woken.wait()
 
     async def tidy(self) -> None:
-        """Remove files whose message was never written down: the desk died in between."""
+        """Put files aside whose message was never written down: the desk died in between."""
         old = await asyncio.to_thread(self.store.older, ORPHAN_AGE)
         for start in range(0, len(old), 500):
             part = old[start : start + 500]
             known = await self.database.read(_known, part)
-            self.store.remove(name for name in part if name not in known)
+            orphans = [name for name in part if name not in known]
+            await asyncio.to_thread(self.store.set_aside, orphans)
 
     async def _any(self) -> bool:
         due = select(Media.id).where(Media.due_at.is_not(None)).limit(1)
@@ -345,6 +370,11 @@ def find(
     if conversation_ids is not None and row.conversation_id not in conversation_ids:
         return None
     return row.attachment()
+
+
+def _by_file(session: Session, file: str) -> Attachment | None:
+    row = session.scalar(select(Media).where(Media.file == file, ~Media.erased))
+    return None if row is None else row.attachment()
 
 
 def drop(session: Session, message_ids: Any) -> None:

@@ -8,16 +8,15 @@ single connection: more writers would only wait for each other and lose leases.
 import asyncio
 import contextlib
 import functools
-import itertools
 import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import PriorityQueue
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
@@ -259,12 +258,19 @@ class Database:
 
 
 class _SingleWriter(Executor):
-    """One thread that takes urgent work before other work, each in the order in which it came."""
+    """One thread that takes urgent work before other work, each in the order in which it came.
+
+    After `MOST_AHEAD` urgent jobs in a row other work has its turn: a flood of messages must not
+    stop the answers.
+    """
+
+    MOST_AHEAD = 4
 
     def __init__(self) -> None:
-        self._jobs: PriorityQueue[tuple[int, int, Callable[[], Any] | None, Future[Any]]]
-        self._jobs = PriorityQueue()
-        self._numbers = itertools.count()
+        self._urgent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._other: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._ahead = 0
+        self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="db-write", daemon=True)
         self._thread.start()
@@ -272,23 +278,35 @@ class _SingleWriter(Executor):
     def submit(  # type: ignore[override]  # run_in_executor gives a function without arguments
         self, work: Callable[[], T], /
     ) -> Future[T]:
-        return self._put(1, work)
+        return self._put(self._other, work)
 
     def submit_first(self, work: Callable[[], T]) -> Future[T]:
-        return self._put(0, work)
+        return self._put(self._urgent, work)
 
-    def _put(self, urgency: int, work: Callable[[], T]) -> Future[T]:
-        if self._closed:
-            raise RuntimeError("the database is closed")
+    def _put(
+        self, jobs: deque[tuple[Callable[[], Any], Future[Any]]], work: Callable[[], T]
+    ) -> Future[T]:
         future: Future[T] = Future()
-        self._jobs.put((urgency, next(self._numbers), work, future))
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the database is closed")
+            jobs.append((work, future))
+            self._changed.notify()
         return future
 
+    def _next(self) -> tuple[Callable[[], Any], Future[Any]] | None:
+        with self._changed:
+            while not (self._urgent or self._other or self._closed):
+                self._changed.wait()
+            if self._urgent and not (self._other and self._ahead >= self.MOST_AHEAD):
+                self._ahead += 1
+                return self._urgent.popleft()
+            self._ahead = 0
+            return self._other.popleft() if self._other else None
+
     def _run(self) -> None:
-        while True:
-            _, _, work, future = self._jobs.get()
-            if work is None:
-                return
+        while (job := self._next()) is not None:
+            work, future = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -297,9 +315,9 @@ class _SingleWriter(Executor):
                 future.set_exception(error)
 
     def shutdown(self, wait: bool = True, **_: Any) -> None:
-        if not self._closed:
+        with self._changed:
             self._closed = True
-            self._jobs.put((2, next(self._numbers), None, Future()))
+            self._changed.notify()
         if wait:
             self._thread.join()
 

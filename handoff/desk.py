@@ -6,7 +6,7 @@ A conversation moves only here and in `case.hand_over`: claim, put back, release
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -18,8 +18,8 @@ from channels.log import (
     Line,
     Published,
     erase,
-    free,
     moments,
+    reconsider,
     resend,
     safe_time,
     say,
@@ -30,11 +30,13 @@ from channels.message import Attachment, Moment
 from config.database import announce, now
 from config.texts import Texts
 from handoff.case import Case, CaseEvent, Handoff, hand_over, hold_all, open_case, record
-from handoff.contacts import joined, unlink
+from handoff.contacts import forget_codes, joined, joined_since, unlink
 from handoff.hours import Hours
 from handoff.staff import Person, Staff
 
 CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+TRUSTED_AFTER = timedelta(days=7)
+"""After this time a joined channel may also erase."""
 READ_AGAIN = 600
 """Seconds within which looking at the same case again is not a new entry of the audit."""
 
@@ -167,14 +169,7 @@ class Desk:
         """A case with its transcript; that it was read is audited."""
         case, conversation = self._case(session, case_id)
         stamp = now(session)
-        last = session.scalar(
-            select(func.max(CaseEvent.at)).where(
-                CaseEvent.case_id == case_id,
-                CaseEvent.staff_id == person.id,
-                CaseEvent.kind == "viewed",
-            )
-        )
-        if last is None or (stamp - last).total_seconds() > READ_AGAIN:
+        if not self._recently(session, case_id, person, "viewed"):
             record(session, case, "viewed", person.id)
         names = dict(session.execute(select(Staff.id, Staff.name)).all())
         events = session.scalars(
@@ -269,15 +264,15 @@ class Desk:
         conversations = _conversations(session, case.contact_id)
         if contact.erased_at is not None:
             raise DeskError("The worker had her data erased; there is nobody to write to.")
-        wanted = [one for one in conversations if one.id == conversation_id]
-        conversation = _chosen(contact, wanted or conversations)
+        if conversation_id:  # words for one channel never go to another
+            conversations = [one for one in conversations if one.id == conversation_id]
+            if not conversations:
+                raise DeskError("Choose one of her channels.")
+        conversation = _chosen(contact, conversations)
         if conversation is None:
             raise DeskError("The worker asked for no more messages. Wait until she writes again.")
-        safe = None if at_once else safe_time(contact, now(session))
-        if at_once:
-            free(session, conversation.id)  # replies leave in order, so earlier ones go, too
         message_id, new = write(
-            session, conversation, text.strip(), person.id, key, attachments, safe
+            session, conversation, text.strip(), person.id, key, attachments, at_once
         )
         if new:
             case.answered_at = case.answered_at or now(session)
@@ -292,7 +287,7 @@ class Desk:
         case, _ = self._case(session, case_id)
         own = {one.id for one in _conversations(session, case.contact_id)}
         found = find(session, number, own)
-        if found is not None:
+        if found is not None and not self._recently(session, case_id, person, "file_opened"):
             record(session, case, "file_opened", person.id, {"file": number})
         return found
 
@@ -304,7 +299,7 @@ class Desk:
         """
         case, _ = self._mine(session, case_id, person)
         own = [one for one in _conversations(session, case.contact_id) if one.id == conversation_id]
-        if not own or not unlink(session, own[0], person.id):
+        if not own or not unlink(session, own[0], person.id, all_of_them=True):
             raise DeskError("These conversations were not joined.")
         record(session, case, "parted", person.id)
         self._changed(session, case)
@@ -331,6 +326,7 @@ class Desk:
             raise DeskError("Write times as 09:00.")
         contact.preferred_id = preferred or None
         contact.safe_from, contact.safe_until = safe or (None, None)
+        reconsider(session, contact.id)
         record(session, case, "ways_noted", person.id)
         self._changed(session, case)
 
@@ -428,8 +424,15 @@ class Desk:
         return len(overdue)
 
     def forget(self, session: Session, conversation_id: int) -> None:
-        """Erase a worker at her own wish; her open case ends as withdrawn, and is still counted."""
-        contact_id = session.get_one(Conversation, conversation_id).contact_id
+        """Erase a worker at her own wish; her open case ends as withdrawn, and is still counted.
+
+        A channel that was joined only lately is parted first: whoever stole a code must not be
+        able to erase the other's words and case.
+        """
+        conversation = session.get_one(Conversation, conversation_id)
+        if joined_since(session, conversation, now(session) - TRUSTED_AFTER):
+            unlink(session, conversation)
+        contact_id = conversation.contact_id
         case = open_case(session, contact_id)
         if case is not None:
             case.status, case.closed_at, case.outcome = "closed", now(session), "withdrawn_by_user"
@@ -441,6 +444,7 @@ class Desk:
             .where(Case.contact_id == contact_id)
         ):
             row.detail = None  # notes and the words that raised the risk are hers, too
+        forget_codes(session, contact_id)
         erase(session, contact_id)
 
     def undelivered(self, session: Session, conversation_id: int) -> None:
@@ -451,6 +455,17 @@ class Desk:
         handoff = Handoff("undelivered", language=conversation.language)
         case, _ = hand_over(session, conversation, handoff, self.hours)
         self._changed(session, case)
+
+    def _recently(self, session: Session, case_id: int, person: Person, kind: str) -> bool:
+        """Whether that somebody looked is in the audit already."""
+        last = session.scalar(
+            select(func.max(CaseEvent.at)).where(
+                CaseEvent.case_id == case_id,
+                CaseEvent.staff_id == person.id,
+                CaseEvent.kind == kind,
+            )
+        )
+        return last is not None and (now(session) - last).total_seconds() <= READ_AGAIN
 
     # -- parts --------------------------------------------------------------------------------
 
@@ -464,6 +479,11 @@ class Desk:
         if lock:  # the conversation first, as everywhere, so that nobody waits in a circle
             wanted = wanted.with_for_update()
         conversation = session.scalars(wanted).one()
+        if lock:  # then the contact: nobody joins or parts her channels meanwhile
+            of, locked = select(Case.contact_id).where(Case.id == case_id), 0
+            while (contact_id := session.scalar(of)) != locked:
+                session.get(Contact, contact_id, with_for_update=True, populate_existing=True)
+                locked = contact_id or 0
         return session.get_one(Case, case_id, populate_existing=True), conversation
 
     def _mine(self, session: Session, case_id: int, person: Person) -> tuple[Case, Conversation]:
@@ -491,8 +511,7 @@ class Desk:
         language = self._language(conversation)
         text = self.texts(text_id, language)
         line = Line(text, text.needed({**self.texts.params(language), **params}))
-        safe = safe_time(session.get_one(Contact, case.contact_id), now(session))
-        say(session, conversation, line, self.published, held_until=safe)
+        say(session, conversation, line, self.published)
 
     def _changed(self, session: Session, case: Case) -> None:
         announce(session, "queue")

@@ -169,18 +169,20 @@ async def test_undone_both_cases_are_open_again(database: Database, peer: Peer) 
     ]
 
 
-async def test_three_channels_come_apart_step_by_step(database: Database, peer: Peer) -> None:
+@pytest.mark.parametrize("who", ["one", "two", "three"])
+async def test_three_channels_come_apart(database: Database, peer: Peer, who: str) -> None:
+    """From the first, which the others were joined to, all; from another one, that one."""
     async with at_work(database, peer=peer):
-        for who in ("one", "two", "three"):
-            await say(database, WAGE, who)
+        for name in ("one", "two", "three"):
+            await say(database, WAGE, name)
         before = contacts(database)
         await say(database, await code_of(database, peer, "one"), "two")
         await say(database, await code_of(database, peer, "two"), "three")
         assert len(set(contacts(database).values())) == 1
-        await say(database, "unlink", "one")
-        assert contacts(database) == {**before, "two": before["one"]}
-        await say(database, "unlink", "two")
-        assert contacts(database) == before
+        assert await say(database, "unlink", who) == ["link.undone"]
+        parted = {"one": ("two", "three"), "two": ("two",), "three": ("three",)}[who]
+        expected = {n: before[n] if n in parted else before["one"] for n in before}
+        assert contacts(database) == expected
 
 
 Spoil = Callable[[Session], Any]
@@ -222,14 +224,28 @@ async def test_her_own_code_joins_nothing(database: Database, peer: Peer) -> Non
     assert links == 0
 
 
-async def test_erasing_takes_all_her_channels(database: Database, peer: Peer) -> None:
+@pytest.mark.parametrize(
+    ("days", "asks", "left"),
+    [(0, 1, []), (8, 2, []), (0, 2, ["line mai"])],
+    ids=["from the first", "from one joined long ago", "from one joined just now: only that"],
+)
+async def test_erasing_takes_all_her_channels(
+    database: Database, peer: Peer, days: int, asks: int, left: list[str]
+) -> None:
+    """…but whoever came in with a stolen code cannot erase her."""
     async with at_work(database, peer=peer) as [one]:
         await say(database, WAGE, "line mai")
-        await say(database, await code_of(database, peer, "line mai"), "phone mai")
-        database.write_now(one.desk.forget, 2)
-        everything = str([vars(row) for row in messages(database)]) + str(contacts(database))
-    assert "mai" not in everything
-    assert WAGE not in everything
+        code = await code_of(database, peer, "line mai")
+        await say(database, code, "phone mai")
+        before = database.write_now(now) - timedelta(days=days)
+        database.write_now(lambda s: s.execute(update(ContactLink).values(at=before)))
+        database.write_now(one.desk.forget, asks)
+        everything = str([vars(row) for row in messages(database)])
+    assert sorted(filter(None, contacts(database))) == left
+    assert (WAGE in everything) is bool(left)
+    assert "phone mai" not in everything
+    if not left:
+        assert code[:4] not in everything, "nor the code, which stood in a text's parameters"
 
 
 # -- safe hours ------------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ ZOMBIE: dict[str, Callable[[Session, Lease], Any]] = {
     "answer": lambda s, lease: settle(s, hold(s, lease)),
     "mark sent": lambda s, lease: mark_sent(s, lease, {1: "vendor"}, "sent"),
     "mark failed": lambda s, lease: mark_sent(s, lease, {1: ""}, "failed", "why"),
-    "mark unsent": lambda s, lease: mark_unsent(s, lease, [1], "why", 1),
+    "mark unsent": lambda s, lease: mark_unsent(s, lease, {1: 0}, "why", 1),
 }
 
 
@@ -424,7 +424,7 @@ def test_a_retry_is_claimed_only_when_its_time_has_come(database: Database) -> N
     [lease] = taken(database)
     answered(database, lease, Line(ANSWER))
     reply = rows(database, Message)[-1].id
-    assert not database.write_now(mark_unsent, lease, [reply], "relay down", 3600.0)
+    assert not database.write_now(mark_unsent, lease, {reply: 0}, "relay down", 3600.0)
     assert taken(database) == []
     stamp: datetime = database.write_now(now)
     change(database, Conversation, due_at=stamp)

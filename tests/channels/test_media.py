@@ -232,7 +232,7 @@ async def test_a_file_that_arrives_after_the_erasure_is_not_kept(
     assert on_disk(store) == []
 
 
-async def test_what_belongs_to_no_message_is_removed_after_a_day(
+async def test_what_belongs_to_no_message_is_put_aside_and_later_removed(
     database: Database, store: MediaStore
 ) -> None:
     """The desk died between keeping a file and writing its message down."""
@@ -243,8 +243,17 @@ async def test_what_belongs_to_no_message_is_removed_after_a_day(
         if path.name != fresh.file:
             os.utime(path, (yesterday, yesterday))
     await MediaFetcher(database, store, {}).tidy()
-    assert {path.name for path in on_disk(store)} == {kept.file, fresh.file}
-    assert orphan.file not in {kept.file, fresh.file}
+    places = {path.name: path.parent.name for path in on_disk(store)}
+    assert places == {
+        kept.file: kept.file[:2],
+        fresh.file: fresh.file[:2],
+        orphan.file: "orphans",
+    }
+    assert await store.read(orphan.file) == PNG, "should the database be the wrong one"
+    month_ago = time.time() - 31 * 86_400
+    os.utime(store.folder / "orphans" / orphan.file, (month_ago, month_ago))
+    await MediaFetcher(database, store, {}).tidy()
+    assert orphan.file not in {path.name for path in on_disk(store)}
 
 
 # -- links -----------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ def upgrade() -> None:
         table.add_column(sa.Column("edits_id", sa.Integer(), nullable=True))
         table.add_column(sa.Column("receipt_index", sa.String(64), nullable=True))
         table.add_column(sa.Column("held", sa.Boolean(), nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column("parts", sa.Integer(), nullable=False, server_default="0"))
+        table.add_column(sa.Column("receipt", sa.String(12), nullable=False, server_default=""))
         table.drop_column("attachments")
         table.create_index(op.f("ix_message_receipt_index"), ["receipt_index"])
     with op.batch_alter_table("case") as table:
@@ -126,6 +128,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_contact_link")),
     )
     op.create_index(op.f("ix_contact_link_conversation_id"), "contact_link", ["conversation_id"])
+    op.create_index(op.f("ix_contact_link_to_contact_id"), "contact_link", ["to_contact_id"])
+    op.create_table(
+        "link_miss",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", STAMP, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_link_miss")),
+    )
+    op.create_index(op.f("ix_link_miss_at"), "link_miss", ["at"])
 
 
 def downgrade() -> None:
