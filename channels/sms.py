@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import html
 import re
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +24,7 @@ import structlog
 from prometheus_client import Counter
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -34,7 +33,7 @@ from twilio.base.exceptions import TwilioRestException, TwilioServiceException
 from twilio.rest import Client
 
 from channels.context import ChannelContext
-from channels.log import Conversation, find_conversation
+from channels.log import Conversation, Message, find_conversation
 from channels.message import (
     Attachment,
     BlockedError,
@@ -55,6 +54,8 @@ from channels.message import (
 )
 from channels.resume import resume_token, resumed
 from channels.twilio_account import RETRY, TwilioSettings, client, close, form
+from config.database import now
+from config.vault import vault
 
 log = structlog.get_logger(__name__)
 
@@ -74,10 +75,10 @@ GSM7_TWICE = frozenset("\f^{}\\[~]|€")
 LONGEST = 1530
 """Ten segments of GSM-7 (or of UCS-2: 670 characters). Twilio takes 1,600 characters; networks in
 Japan join up to ten parts, and a longer one costs more than two."""
-NOTICE_PAUSE = 120.0
-"""Seconds in which a notice that was not opened speaks for what follows."""
+NOTICE_PAUSE = timedelta(minutes=2)
+"""In which a notice that was not opened speaks for what follows."""
 REMEMBERED = 10_000
-"""Notices and unfinished sendings that are remembered in the process."""
+"""Unfinished sendings that are remembered in the process."""
 LOOK_AGAIN = 300.0
 """Seconds between looks for messages that Twilio could not bring."""
 FIRST_LOOK = 20.0
@@ -208,8 +209,6 @@ class Sms:
         self.media, self.url = context.media, context.settings.url
         self.twilio, self.settings = twilio, settings
         self._tried: OrderedDict[str, _Tried] = OrderedDict()
-        self._notices: OrderedDict[int, tuple[float, str]] = OrderedDict()
-        """Conversation → when (monotonic) its last notice left, and the notice's id."""
         self._client: Client | None = None
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -315,9 +314,9 @@ class Sms:
             reason = ""
         else:
             log.warning("sms_not_delivered", code=code[:7] if code.isdecimal() else "")
-            for conversation, (_, notice) in list(self._notices.items()):
-                if notice == sid:
-                    del self._notices[conversation]
+            # First, so that it speaks for nothing more once its messages are noted as failed.
+            address = clean(fields.get("To", "")).strip()
+            await self.database.write(_notice_failed, address, clean(sid))
         keys = [key for key in request.query_params.get("keys", "").split("-") if key.isdecimal()]
         receipts = [Receipt(self.name, state, key=key, reason=reason) for key in keys[:20]]
         if sid:  # also those for which this SMS was notice enough
@@ -340,7 +339,7 @@ class Sms:
         conversation = resumed(request.path_params["token"], life, self.name)
         if conversation is None:
             return self._too_old(request.headers.get("accept-language", ""))
-        self._notices.pop(conversation, None)
+        await self.database.write(_notice_over, conversation)
         return RedirectResponse(f"/chat#resume={resume_token(conversation)}", 303, PAGE_HEADERS)
 
     def _too_old(self, accepted: str) -> Response:
@@ -415,15 +414,13 @@ class Sms:
         self, address: str, messages: Sequence[OutboundMessage]
     ) -> Sequence[str]:
         """One notice for all the messages, unless one that she has not opened just left."""
-        conversation = await self.database.read(find_conversation, self.name, address)
-        if conversation is None:
-            raise RejectedError("nobody is at this number any more")
-        at, sid = self._notices.get(conversation, (0.0, ""))
-        if not sid or time.monotonic() - at >= NOTICE_PAUSE:
+        numbers = [message.key.partition("/")[0] for message in messages]
+        conversation, sid = await self.database.write(_notice_for, address, numbers)
+        if not sid:
             part = self._notice(messages, conversation)
             sid = await self._leave(address, part, plain=False)
+            await self.database.write(_notice_left, conversation, sid)
             self._tried.pop(part.name, None)
-            _remember(self._notices, conversation, (time.monotonic(), sid))
         return [sid for _ in messages]
 
     def _plain(self, messages: Sequence[OutboundMessage]) -> bool:
@@ -710,3 +707,65 @@ def _last_heard(session: Session) -> datetime:
         select(func.max(Conversation.heard_at)).where(Conversation.channel == Sms.name)
     )
     return now if last is None else max(last - OVERLAP, now - LONGEST_AWAY)
+
+
+# A notice is remembered in its conversation's thread as "notice": [when, Twilio's id], so that all
+# processes know it. The id is empty while it is on its way: what ends it may be known earlier.
+
+
+def _notice_for(session: Session, address: str, numbers: Sequence[str]) -> tuple[int, str]:
+    """The conversation at an address, and the notice that speaks for these messages as well: one
+    that just left and is not over. Else it is empty, and a notice is on its way from now on.
+
+    Raises:
+        RejectedError: no conversation is there.
+    """
+    conversation = _locked(session, find_conversation(session, Sms.name, address))
+    if conversation is None:
+        raise RejectedError("nobody is at this number any more")
+    thread, stamp = conversation.thread or {}, now(session)
+    at, sid = thread.get("notice", ("", ""))
+    if not sid or stamp - datetime.fromisoformat(at) >= NOTICE_PAUSE:
+        conversation.thread = {**thread, "notice": [stamp.isoformat(), ""]}
+        return conversation.id, ""
+    session.execute(  # now: its failure may be told before delivery notes them as sent
+        update(Message)
+        .where(Message.id.in_([int(number) for number in numbers if number.isdecimal()]))
+        .where(Message.conversation_id == conversation.id, Message.state == "queued")
+        .values(receipt_index=vault().index(Sms.name, "receipt", sid))
+    )
+    return conversation.id, sid
+
+
+def _notice_left(session: Session, number: int, sid: str) -> None:
+    """Twilio has the notice of a conversation; if it is over already, it speaks for nothing."""
+    conversation = _locked(session, number)
+    if conversation is not None and "notice" in (conversation.thread or {}):
+        notice = [now(session).isoformat(), sid]
+        conversation.thread = {**(conversation.thread or {}), "notice": notice}
+
+
+def _notice_failed(session: Session, address: str, sid: str) -> None:
+    """An SMS failed. Perhaps it is the notice that is on its way: better one too many."""
+    number = find_conversation(session, Sms.name, address)
+    _notice_over(session, number, sid, "")
+
+
+def _notice_over(session: Session, number: int | None, *sids: str) -> None:
+    """The notice of a conversation (only one of `sids`, if given) speaks for nothing from now."""
+    conversation = _locked(session, number)
+    if conversation is None:
+        return
+    thread = dict(conversation.thread or {})
+    _, sid = thread.pop("notice", ("", ""))
+    if not sids or sid in sids:
+        conversation.thread = thread or None
+
+
+def _locked(session: Session, number: int | None) -> Conversation | None:
+    """A conversation that is not erased."""
+    return session.scalar(
+        select(Conversation)
+        .where(Conversation.id == number, Conversation.address_index.is_not(None))
+        .with_for_update()
+    )

@@ -12,9 +12,19 @@ import httpx
 import itsdangerous
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 
-from channels.log import open_conversation
+from channels.log import (
+    Conversation,
+    Lease,
+    Message,
+    claim,
+    mark_sent,
+    note,
+    open_conversation,
+)
 from channels.message import RefusedError, RejectedError, TemporarySendError
 from channels.resume import resume_token, resumed
 from channels.sms import Sms, SmsSettings, segments
@@ -206,10 +216,136 @@ async def test_after_a_while_she_gets_another_notice(
 ) -> None:
     async with staged() as stage:
         await stage.say(CASE)
-        later = time.monotonic() + 121
-        monkeypatch.setattr("channels.sms.time.monotonic", lambda: later)
+        later = datetime.now(UTC) + timedelta(seconds=121)
+        monkeypatch.setattr("channels.sms.now", lambda _: later)
         await stage.say("more")
         assert len(stage.bodies) == 2
+
+
+@asynccontextmanager
+async def another(stage: Stage) -> AsyncIterator[Sms]:
+    """A second process of the same desk, or the same after a restart."""
+    one = Sms(stage.context, account(stage.twilio), stage.sms.settings)
+    async with one.lifespan():
+        yield one
+
+
+async def test_a_notice_is_known_to_all_processes(staged: Staged) -> None:
+    async with staged() as stage, another(stage) as other:
+        [first] = await stage.say(CASE)
+        assert await other.send([out("13", "more")]) == [first]
+        assert len(stage.bodies) == 1
+
+
+async def test_a_failed_notice_is_known_to_all_processes(staged: Staged) -> None:
+    async with staged() as stage, another(stage) as other:
+        await stage.say(CASE)
+        one, stage.sms = stage.sms, other
+        await stage.reported(stage.twilio.sent[-1], "failed", "30003")
+        await one.send([out("13", "more")])
+        assert len(stage.bodies) == 2
+
+
+async def test_an_opened_notice_is_known_to_all_processes(staged: Staged) -> None:
+    async with staged() as stage, another(stage) as other:
+        await stage.say(CASE)
+        one, stage.sms = stage.sms, other
+        link = f"/c/{resume_token(stage.conversation, 'sms')}"
+        assert (await stage.http("GET", link)).status_code == 303
+        await one.send([out("13", "more")])
+        assert len(stage.bodies) == 2
+
+
+async def test_an_earlier_sms_that_failed_ends_no_later_notice(staged: Staged) -> None:
+    async with staged() as stage:
+        await stage.say(TEXTS("stop.done", "en").body)
+        [notice] = await stage.say(CASE)
+        await stage.reported(stage.twilio.sent[0], "failed", "30003")
+        assert await stage.say("more") == [notice]
+
+
+async def test_a_notice_that_fails_at_once_speaks_for_nothing(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twilio tells so before the desk has noted that it left."""
+    async with staged() as stage:
+        leave = stage.sms._leave
+
+        async def leaves_and_fails(*given: Any, **named: Any) -> str:
+            sid = await leave(*given, **named)
+            await stage.reported(stage.twilio.sent[-1], "failed", "30003")
+            return sid
+
+        monkeypatch.setattr(stage.sms, "_leave", leaves_and_fails)
+        await stage.say(CASE)
+        monkeypatch.undo()
+        await stage.say("more")
+        assert len(stage.bodies) == 2
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_what_a_failed_notice_spoke_for_has_failed(
+    staged: Staged, database: Database, noted: bool
+) -> None:
+    """Also what delivery has not `noted` as sent yet, when Twilio tells of the failure."""
+
+    def states(session: Session) -> list[str]:
+        return list(session.scalars(select(Message.state).order_by(Message.id)))
+
+    async with staged() as stage:
+        lease = database.write_now(queued, stage.conversation)
+        [first] = await stage.say(CASE)
+        database.write_now(mark_sent, lease, {12: first}, "sent")
+        [second] = await stage.sms.send([out("13", "more")])
+        if noted:
+            database.write_now(mark_sent, lease, {13: second}, "sent")
+        await stage.reported(stage.twilio.sent[0], "failed", "30003")
+        database.write_now(note, stage.inbox.notices)
+        if not noted:
+            database.write_now(mark_sent, lease, {13: second}, "sent")
+        assert await database.read(states) == ["failed", "failed", "queued"]
+
+
+def queued(session: Session, conversation: int) -> Lease:
+    """Three replies of a counsellor that are to leave."""
+    stamp = datetime.now(UTC)
+    for number in (12, 13, 14):
+        session.add(
+            Message(
+                id=number,
+                conversation_id=conversation,
+                author="counsellor",
+                staff_id=1,
+                state="queued",
+                body=CASE,
+                created_at=stamp,
+            )
+        )
+    session.get_one(Conversation, conversation).due_at = stamp
+    session.flush()
+    [lease] = claim(session, 1)
+    return lease
+
+
+async def test_what_others_keep_of_the_conversation_stays(
+    staged: Staged, database: Database
+) -> None:
+    """The web chat remembers there which links were opened."""
+
+    def thread(session: Session, change: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        conversation = session.get_one(Conversation, stage.conversation)
+        conversation.thread = change or conversation.thread
+        return conversation.thread
+
+    links = {"links": [["mark", "device"]]}
+    async with staged() as stage:
+        database.write_now(thread, links)
+        [sid] = await stage.say(CASE)
+        kept = database.write_now(thread) or {}
+        assert kept["notice"][1] == sid
+        await stage.http("GET", f"/c/{resume_token(stage.conversation, 'sms')}")
+        assert database.write_now(thread) == links
+        assert kept["links"] == links["links"]
 
 
 @pytest.mark.parametrize("text_id", ["stop.done", "delete.done"])
