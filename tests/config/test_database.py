@@ -1,9 +1,11 @@
 """The tables: migrations make what the program expects, on both databases."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -12,7 +14,10 @@ from sqlalchemy.orm import Session
 import handoff.case
 import handoff.contacts
 import handoff.staff  # noqa: F401 - all tables
+from channels.log import Message
+from channels.media import Media
 from config.database import Base, Database
+from config.vault import vault
 
 
 def test_migrations_make_the_tables_of_the_program(database: Database) -> None:
@@ -40,11 +45,23 @@ def test_a_desk_of_the_first_version_keeps_its_cases(database_url: str) -> None:
     with database._writer.begin() as connection:
         for row in rows:
             connection.exec_driver_sql(row)
+    with database._writer.begin() as connection:
+        row = sa.text(
+            "insert into message (id, conversation_id, author, state, language, body, choice,"
+            " attachments, created_at, attempts, error) values (1, 3, 'worker', 'done', '', :body,"
+            f" '', :files, {stamp}, 0, '')"
+        )
+        file = {"name": "payslip.pdf", "media_type": "application/pdf", "size": 9, "sha256": ""}
+        sealed = vault().seal(json.dumps([file]))
+        connection.execute(row, {"body": vault().seal("see the file"), "files": sealed})
     database.migrate()
     with database._writer.connect() as connection:
         found = connection.exec_driver_sql('select contact_id from "case"').scalars().all()
+    [kept] = database.write_now(lambda s: list(s.scalars(sa.select(Media))))
+    [message] = database.write_now(lambda s: list(s.scalars(sa.select(Message))))
     database.close()
     assert found == [7]
+    assert (kept.name, kept.error, message.files) == ("payslip.pdf", "was not kept", 1)
 
 
 def test_urgent_work_goes_ahead_of_other_work(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 Cases belong to a contact from now on; files have a table of their own.
 """
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
+
+from config.vault import vault
 
 revision = "0002"
 down_revision = "0001"
@@ -15,6 +19,17 @@ STAMP = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    old = op.get_bind().execute(
+        sa.text(
+            "select message.id, conversation_id, channel, attachments from message "
+            "join conversation on conversation.id = conversation_id where attachments is not null"
+        )
+    )
+    files = [
+        (number, conversation, channel, one)
+        for number, conversation, channel, sealed in old
+        for one in json.loads(vault().open(bytes(sealed)))
+    ]
     with op.batch_alter_table("contact") as table:
         table.add_column(sa.Column("preferred_id", sa.Integer(), nullable=True))
         table.add_column(sa.Column("safe_from", sa.String(5), nullable=True))
@@ -84,6 +99,32 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["message_id"], ["message.id"], name=op.f("fk_media_message_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_media")),
     )
+    for number, (message, conversation, channel, one) in enumerate(files, 1):
+        op.get_bind().execute(
+            sa.text(
+                "insert into media values (:id, :message, :conversation, :channel, :name, :type,"
+                " :size, :sha256, '', :source, 'was not kept', :no, 0, null)"
+            ),
+            {
+                "id": number,
+                "message": message,
+                "conversation": conversation,
+                "channel": channel,
+                "name": vault().seal(one["name"]),
+                "type": one["media_type"][:80],
+                "size": one["size"],
+                "sha256": vault().seal(one.get("sha256", "")),
+                "source": vault().seal(""),
+                "no": False,
+            },
+        )
+        op.get_bind().execute(
+            sa.text("update message set files = files + 1 where id = :id"), {"id": message}
+        )
+    if files and op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "select setval(pg_get_serial_sequence('media', 'id'), (select max(id) from media))"
+        )
     op.create_index(op.f("ix_media_message_id"), "media", ["message_id"])
     op.create_index(op.f("ix_media_file"), "media", ["file"])
     op.create_index(
