@@ -330,7 +330,7 @@ class WebChat:
                     {"error": "too many at once"}, 503, {**HEADERS, "Retry-After": "10"}
                 )
             async with self._uploading(conversation):
-                data = await raw_body(request, self.media.limit)
+                data = await raw_body(request, self.media.limit, UPLOAD_TIME + 1)
             if not data:
                 raise RefusedError("an empty file")
             kept = await self.media.keep(name, data)

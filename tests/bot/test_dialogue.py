@@ -188,7 +188,9 @@ JOINS: list[tuple[Heard | str, str]] = [
     ("၁၂၃၄ ၅၆၇၈", "12345678"),
     ("०१२३ ४५६७", "01234567"),
     ("１２３４５６７８", "12345678"),
-    (Heard("", choice="/link 00000001"), "00000001"),
+    (Heard("", choice="/link yes 00000001"), "00000001"),
+    (Heard("", choice="/link 00000001"), ""),
+    (Heard("", choice="/link no"), ""),
     (Heard("Undo", choice="/unlink"), "/unlink"),
     ("unlink", "/unlink"),
     ("090-1234-5678", ""),
@@ -202,6 +204,14 @@ JOINS: list[tuple[Heard | str, str]] = [
 def test_codes_join_conversations(heard: Heard | str, join: str, holder: str) -> None:
     decision, _ = decided(heard, understood(language="en"), holder=holder, language="en")
     assert decision.join == join
+
+
+def test_a_code_out_of_a_link_is_asked_about_first() -> None:
+    """Anybody may have sent her that link: hers would become his conversation."""
+    decision, said = decided(Heard("", choice="/link 12345678"), understood(language="en"))
+    assert said == ["link.confirm"]
+    assert [value for _, value in decision.say[0].buttons] == ["/link yes 12345678", "/link no"]
+    assert decided(Heard("", choice="/link no"), understood(language="en"))[1] == ["link.none"]
 
 
 def test_a_code_in_words_of_danger_is_danger() -> None:

@@ -216,6 +216,29 @@ async def test_nobody_guesses_codes(database: Database, peer: Peer) -> None:
         assert await say(database, code, "phone mai") == ["link.done"]
 
 
+async def test_a_date_that_a_counsellor_asked_for_is_not_commented(
+    database: Database, peer: Peer
+) -> None:
+    """While a person asks, eight digits may be a date; a right code still joins."""
+    async with at_work(database, peer=peer):
+        code = await code_of(database, peer, "line mai")
+        await say(database, "human", "phone mai")
+        assert await say(database, "20240115", "phone mai") == []
+        assert await say(database, code, "phone mai") == ["link.done"]
+
+
+async def test_guessing_from_many_conversations_is_braked(
+    database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handoff.contacts.MOST_MISSES", 3)
+    async with at_work(database, peer=peer):
+        code = await code_of(database, peer, "line mai")
+        for number in range(3):
+            wrong = f"{(int(code) + number + 1) % 10**8:08}"
+            assert await say(database, wrong, f"thief {number}") == ["link.unknown"]
+        assert await say(database, code, "thief 4") == ["link.unknown"]
+
+
 async def test_her_own_code_joins_nothing(database: Database, peer: Peer) -> None:
     async with at_work(database, peer=peer):
         code = await code_of(database, peer, "line mai")
