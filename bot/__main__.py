@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import sys
 import time
 from collections import Counter
@@ -66,6 +67,7 @@ app.add_typer(channels_app, name="channels")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+NO_OTHERS = "  [dim]LINE, Telegram, SMS and telephone are not set up: see the README.[/]"
 ACTIONS = {"answer", "suggest", "rephrase", "handoff", "emergency"}
 """What `bot understand` may say under `action`; other decisions of the dialogue are `rephrase`."""
 
@@ -81,12 +83,22 @@ def serve() -> None:
     settings = _settings()
     _log(settings.log_level)
     held = lock(settings) if not settings.database_url else None
+    for host, port, name in (
+        (settings.http_host, settings.http_port, "BOT_HTTP_PORT"),
+        (settings.smtp_host, settings.smtp_port, "BOT_SMTP_PORT"),
+    ):
+        if _taken(host, port):
+            _fail(f"Port {port} is taken. Set {name} to another one.")
     program = build(settings, _tell_rasa)
     url = settings.url
+    local = f"http://localhost:{settings.http_port}"
     out.print(f"[bold]The consultation desk is open.[/]  Data: {settings.data_dir.resolve()}")
     out.print(f"  Workers write here      {url}/chat")
     out.print(f"  …or send mail           to {settings.mail_address} at port {settings.smtp_port}")
-    out.print(f"  Counsellors sign in     {url}/console")
+    others = [name for name in program.channels if name not in {"webchat", "email"}]
+    out.print(f"  …or use                 {', '.join(others)}" if others else NO_OTHERS)
+    here = "" if url == local else f"  (on this machine {local}/console)"
+    out.print(f"  Counsellors sign in     {url}/console{here}")
     if program.password:
         out.print(
             f"  First sign-in           name [bold]admin[/], password [bold]{program.password}[/]"
@@ -122,6 +134,18 @@ def serve() -> None:
     out.print("The desk is closed.")
 
 
+def _taken(host: str, port: int) -> bool:
+    """Whether somebody listens there already (0 takes a free one)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return port != 0
+    return False
+
+
 @app.command()
 def status() -> None:
     """Show how the running desk is: understanding, mail, and cases waiting."""
@@ -144,6 +168,7 @@ def status() -> None:
             if state["mail"] == "sent"
             else "kept here (BOT_SMTP_RELAY is not set)",
         )
+        table.add_row("channels", state.get("channels", ""))
         cases = state["cases"]
         table.add_row(
             "cases",

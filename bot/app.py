@@ -132,6 +132,7 @@ class Program:
             "understanding": "off" if rasa is None else rasa.state,
             "detail": "switched off by BOT_RASA" if rasa is None else rasa.detail,
             "mail": "sent" if self.settings.smtp_relay else "kept",
+            "channels": ", ".join(self.channels),
         }
 
 

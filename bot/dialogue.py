@@ -89,9 +89,13 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Where the conversation stands. `state` is what decisions remember from turn to turn."""
+    """Where the conversation stands. `state` is what decisions remember from turn to turn.
+
+    `attended`: a counsellor has taken the case; else the desk's conversation waits in the queue.
+    """
 
     holder: Literal["bot", "desk"] = "bot"
+    attended: bool = False
     language: str = ""
     language_chosen: bool = False
     hint: str = ""
@@ -158,8 +162,7 @@ def decide(
         if decided is not None:
             return decided
     if situation.holder == "desk":
-        handoff = _risk_handoff(understanding, here) if risk.level == "high" else None
-        return Decision("silent", (), handoff, language, situation.language_chosen, situation.state)
+        return _waiting(understanding, here, limits)
     calm = risk.level == "none"
     if calm and heard.kind == "withdrawn":
         return Decision("silent", (), None, language, situation.language_chosen, situation.state)
@@ -179,16 +182,38 @@ def decide(
     state.pop("burst", None)
     if calm and not heard.text.strip():
         handoff = Handoff("attachment", language=language) if heard.attachments else None
-        said = (Say("error.empty"), *(_promise(here) if handoff else ()))
+        kept = (Say("file.kept"), *_promise(here))
+        said = kept if handoff else (Say("error.empty"),)
         return _decision("handoff" if handoff else "rephrase", said, here, state, handoff)
     if not language:
         return _which_language(understanding, here, library, state)
     decision = _respond(understanding, here, library, limits, state)
+    if heard.attachments and decision.handoff is None:  # what only a person can look at
+        handoff = Handoff("attachment", topic=decision.topic, language=language)
+        said = (*decision.say, Say("file.kept"), *_promise(here))
+        decision = replace(decision, say=said, handoff=handoff)
     if len(heard.text) > READ:
         decision = replace(
             decision, say=(*decision.say[:-1], Say("error.too_long"), decision.say[-1])
         )
     return decision
+
+
+def _waiting(understanding: Understanding, here: Situation, limits: Thresholds) -> Decision:
+    """A person holds the conversation: the bot is silent. Only while nobody has taken the case
+    yet it says once what high risk needs, and that she is not forgotten if she asks again."""
+    high = understanding.risk.level == "high"
+    handoff = _risk_handoff(understanding, here) if high else None
+    told = list(here.state.get("told", ()))
+    intent, sure = understanding.ranking[0] if understanding.ranking else ("", 0.0)
+    said: tuple[Say, ...] = ()
+    state = here.state
+    if not here.attended and high and "risk.high" not in told:
+        said = (Say("risk.high", language=here.language or "en"), *_promise(here))
+        state = {**state, "told": [*told, "risk.high"]}
+    elif not here.attended and not high and intent == "human" and sure >= limits.answer:
+        said = (Say("handoff.waiting"),)
+    return Decision("silent", said, handoff, here.language, here.language_chosen, state)
 
 
 def _respond(

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -252,6 +253,7 @@ class Worker:
             understanding,
             Situation(
                 holder="desk" if conversation.holder == "desk" else "bot",
+                attended=case is not None and case.status == "claimed",
                 language=conversation.language,
                 language_chosen=conversation.language_chosen,
                 hint=work.hint,
@@ -285,6 +287,12 @@ class Worker:
             )
             quiet = not joined and not undone and conversation.holder == "desk"
             case = open_case(session, conversation.contact_id)
+            if joined and not conversation.language:  # a bare code tells none; she has one
+                spoken_there = select(Conversation.language).where(
+                    Conversation.contact_id == conversation.contact_id,
+                    Conversation.language != "",
+                )
+                conversation.language = session.scalar(spoken_there.limit(1)) or ""
             known, unknown = (
                 ("link.undone", "link.none") if undone else ("link.done", "link.unknown")
             )
@@ -296,7 +304,8 @@ class Worker:
         for spoken in lines:
             if spoken.text_id in {"handoff.open", "handoff.closed"} and not news:
                 continue
-            line = self._line(spoken, decision.language, case, work.channel, code)
+            language = decision.language or conversation.language
+            line = self._line(spoken, language, case, work.channel, code)
             say(session, conversation, line, self.desk.published, incoming.id)
             for number, (label, value) in enumerate(line.buttons, 1):
                 choices |= {str(number): value, label.body.casefold(): value}

@@ -407,7 +407,9 @@ class Email:
         raise RejectedError(source)
 
     def entrance(self, words: str) -> str:
-        """A mail to the desk, ready to be sent."""
+        """A mail to the desk, ready to be sent; none while the address is no real one."""
+        if self.settings.mail_address.endswith("@localhost"):
+            return ""
         return f"mailto:{self.settings.mail_address}?body={quote(words)}"
 
     async def check(self) -> list[Finding]:

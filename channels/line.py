@@ -36,7 +36,7 @@ from linebot.v3.messaging import (
     TextMessage,
 )
 from linebot.v3.webhook import SignatureValidator
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.background import BackgroundTasks
 from starlette.requests import Request
@@ -104,11 +104,21 @@ class LineSettings(BaseSettings):
         SecretStr(""), description="LINE: channel access token (long-lived)."
     )
     basic_id: str = Field(
-        "", description="LINE: basic ID of the account (@…), for links that open it."
+        "",
+        description="LINE: basic ID of the account (@…), for links that open it. Empty: LINE is "
+        "asked.",
     )
     api_url: str = Field(
         "", description="Another address of LINE's API (for tests). Empty: LINE's own."
     )
+
+    @model_validator(mode="after")
+    def _both(self) -> "LineSettings":
+        given = (self.channel_secret.get_secret_value(), self.access_token.get_secret_value())
+        if any(given) and not all(given):
+            missing = "BOT_LINE_ACCESS_TOKEN" if given[0] else "BOT_LINE_CHANNEL_SECRET"
+            raise ValueError(f"{missing} is missing; LINE needs both secrets")
+        return self
 
     @property
     def configured(self) -> bool:
@@ -156,6 +166,7 @@ class Line:
     def __init__(self, context: ChannelContext, settings: LineSettings) -> None:
         self.inbox, self.texts, self.media = context.inbox, context.texts, context.media
         self.settings = settings
+        self._basic_id = settings.basic_id.strip()
         self.background: set[asyncio.Task[None]] = set()
         self._validator = SignatureValidator(settings.channel_secret.get_secret_value())
         self._client: AsyncApiClient | None = None
@@ -582,7 +593,7 @@ class Line:
 
         Source: LINE's documentation of URL schemes (oaMessage).
         """
-        account = self.settings.basic_id
+        account = self._basic_id
         return f"https://line.me/R/oaMessage/{quote(account)}/?{quote(words)}" if account else ""
 
     async def check(self) -> list[Finding]:
@@ -603,6 +614,7 @@ class Line:
         with contextlib.suppress(TimeoutError, ApiException, SendError):
             async with asyncio.timeout(3):
                 self._menus = await self._account.menus()
+                self._basic_id = self._basic_id or await self._account.basic_id()
                 await self._account.quota()
 
     async def _show_menu(self, address: str, menu: str) -> None:

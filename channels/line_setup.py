@@ -106,6 +106,10 @@ class Account:
             else "Set BOT_PUBLIC_URL to an https:// address: LINE calls nothing else.",
         )
 
+    async def basic_id(self) -> str:
+        """The account's own id (@…), which links to it need."""
+        return str((await self._call(lambda api: api.get_bot_info())).basic_id or "")
+
     async def _check_account(self) -> list[Finding]:
         bot = await self._call(lambda api: api.get_bot_info())
         found = [Finding("account", True, f"{bot.display_name} ({bot.basic_id})")]

@@ -50,6 +50,8 @@ from config.texts import JAPAN, Text, render
 from config.vault import BlindIndex, Sealed, SealedJson, vault
 
 LEASE = timedelta(seconds=15)
+HERE = timedelta(minutes=10)
+"""For so long after her last message she is taken to be there, reading."""
 TEXT_KEPT = 100_000
 """Characters of one message that are kept; a channel refuses more before it gets here."""
 
@@ -642,7 +644,7 @@ def load(session: Session, lease: Lease, replies: int) -> Work | None:
     ).all()
     if queued and queued[0][0].attempt_at and queued[0][0].attempt_at > now(session):
         queued = []
-    if any(row.held for row, _ in queued) and _unsafe(session, conversation) is not None:
+    if any(row.held for row, _ in queued) and unsafe_until(session, conversation) is not None:
         queued = list(takewhile(lambda found: not found[0].held, queued))
     waiting = session.scalars(_open(lease.conversation_id, "received").limit(2)).all()
     incoming = waiting[0] if waiting else None
@@ -782,7 +784,7 @@ def say(
             answers_id=answers_id,
             created_at=now(session),
             held=answers_id is None,
-            attempt_at=_unsafe(session, conversation) if answers_id is None else None,
+            attempt_at=unsafe_until(session, conversation) if answers_id is None else None,
         )
     )
     _due(session, conversation)
@@ -821,7 +823,7 @@ def write(
         staff_id=staff_id,
         created_at=now(session),
         held=not at_once,
-        attempt_at=None if at_once else _unsafe(session, conversation),
+        attempt_at=None if at_once else unsafe_until(session, conversation),
     )
     session.flush()  # the conversation is locked before the message gets its id
     session.add(row)
@@ -844,9 +846,13 @@ def safe_time(contact: Contact, moment: datetime) -> datetime | None:
     return opening if opening > local else opening + timedelta(days=1)
 
 
-def _unsafe(session: Session, conversation: Conversation) -> datetime | None:
-    """Until when it is not safe to write in a conversation unasked; None if it is."""
-    return safe_time(session.get_one(Contact, conversation.contact_id), now(session))
+def unsafe_until(session: Session, conversation: Conversation) -> datetime | None:
+    """Until when it is not safe to write in a conversation unasked; None if it is: in her safe
+    hours, and while she is there, having written a moment ago."""
+    stamp = now(session)
+    if conversation.heard_at is not None and stamp - conversation.heard_at < HERE:
+        return None
+    return safe_time(session.get_one(Contact, conversation.contact_id), stamp)
 
 
 def reconsider(session: Session, contact_id: int) -> None:
@@ -888,7 +894,7 @@ def settle(session: Session, conversation: Conversation) -> bool:
         _open(conversation.id, "queued").with_only_columns(*wanted).limit(1)
     ).first()
     at = None if first is None else first.attempt_at or stamp
-    safe = _unsafe(session, conversation) if first is not None and first.held else None
+    safe = unsafe_until(session, conversation) if first is not None and first.held else None
     if first is not None and at is not None and safe is not None and at < safe:
         at = safe  # its time came too late, or her hours have changed
         session.execute(update(Message).where(Message.id == first.id).values(attempt_at=at))

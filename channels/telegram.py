@@ -153,7 +153,9 @@ class TelegramSettings(BaseSettings):
         "asks). Empty: webhook if BOT_PUBLIC_URL is https, else polling.",
     )
     bot_name: str = Field(
-        "", description="Telegram: user name of the bot without @, for links that open it."
+        "",
+        description="Telegram: user name of the bot without @, for links that open it. Empty: "
+        "Telegram is asked.",
     )
     api_url: str = Field(
         "", description="Another address of the Bot API (own server, tests). Empty: Telegram's."
@@ -223,14 +225,21 @@ class Telegram:
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
         polling = asyncio.create_task(self._poll()) if self.polling else None
+        naming = asyncio.create_task(self._learn_name())
         try:
             yield
         finally:
-            if polling is not None:
-                polling.cancel()
-                await asyncio.gather(polling, return_exceptions=True)
+            tasks = [naming, *([polling] if polling is not None else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for request in self._requests:
                 await request.shutdown()
+
+    async def _learn_name(self) -> None:
+        """Ask Telegram for the bot's name, for links that open it; no link without."""
+        with contextlib.suppress(Exception):
+            self.bot_name = self.bot_name or (await self.bot.get_me()).username or ""
 
     # -- in -----------------------------------------------------------------------------------
 

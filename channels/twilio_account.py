@@ -4,11 +4,12 @@ Source: Twilio's documentation of request signing (X-Twilio-Signature: HMAC-SHA1
 Twilio called and the sorted form fields) and its helper library.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.requests import Request
 from twilio.http.async_http_client import AsyncTwilioHttpClient
@@ -40,6 +41,29 @@ class TwilioSettings(BaseSettings):
     )
     sms_number: str = Field("", description="Number for SMS, as +81…. Empty: no SMS.")
     voice_number: str = Field("", description="Number for calls, as +81…. Empty: no calls.")
+
+    @field_validator("account_sid")
+    @classmethod
+    def _sid(cls, value: str) -> str:
+        if value and not re.fullmatch(r"AC[0-9a-zA-Z]{8,40}", value):
+            raise ValueError("give the Account SID, which begins with AC")
+        return value
+
+    @field_validator("sms_number", "voice_number")
+    @classmethod
+    def _number(cls, value: str) -> str:
+        plain = re.sub(r"[\s()-]", "", value)
+        if plain and not re.fullmatch(r"\+[1-9]\d{6,14}", plain):
+            raise ValueError("give the number as +81…, without its first 0")
+        return plain
+
+    @model_validator(mode="after")
+    def _both(self) -> "TwilioSettings":
+        given = (self.account_sid, self.auth_token.get_secret_value())
+        if any((*given, self.sms_number, self.voice_number)) and not all(given):
+            missing = "BOT_TWILIO_AUTH_TOKEN" if given[0] else "BOT_TWILIO_ACCOUNT_SID"
+            raise ValueError(f"{missing} is missing; SMS and telephone need both")
+        return self
 
     @property
     def configured(self) -> bool:

@@ -126,6 +126,8 @@ def link(session: Session, conversation: Conversation, code: str) -> list[Conver
     told = list(session.scalars(locked.execution_options(populate_existing=True)))
     if other.contact_id != conversation.contact_id:
         _join(session, conversation.contact_id, other.contact_id, stamp)
+        if other.heard_at is not None:  # a code alone does not mean that she is here from now on
+            conversation.heard_at = other.heard_at - timedelta(microseconds=1)
     return told
 
 

@@ -21,8 +21,8 @@ from channels.log import (
     moments,
     reconsider,
     resend,
-    safe_time,
     say,
+    unsafe_until,
     write,
 )
 from channels.media import find
@@ -197,7 +197,7 @@ class Desk:
             safe=(contact.safe_from, contact.safe_until)
             if contact.safe_from and contact.safe_until
             else None,
-            safe_at=safe_time(contact, stamp),
+            safe_at=unsafe_until(session, chosen) if chosen else None,
             joined=joined(session, contact.id),
             transcript=tuple(moments(session, [one.id for one in conversations], newest=True)),
             events=tuple(

@@ -53,6 +53,8 @@ async def held_case(database: Database, peer: Peer) -> tuple[Any, int, Person]:
         [case] = cases(database)
         database.write_now(one.desk.claim, case.id, person)
         await quiet(database)
+    away = update(Conversation).values(heard_at=database.write_now(now) - timedelta(hours=1))
+    database.write_now(lambda s: s.execute(away))
     local = database.write_now(now).astimezone(JAPAN)
     safe = tuple(f"{(local + timedelta(hours=h)):%H:%M}" for h in (2, 3))
     database.write_now(one.desk.ways_to_write, case.id, person, 0, safe)

@@ -65,6 +65,12 @@ def holders(database: Database) -> dict[str, str]:
     return {row.address or "": row.holder for row in rows}
 
 
+def away(database: Database) -> None:
+    """She wrote an hour ago, and is not there any more."""
+    earlier = database.write_now(now) - timedelta(hours=1)
+    database.write_now(lambda s: s.execute(update(Conversation).values(heard_at=earlier)))
+
+
 def sato(database: Database) -> Person:
     def add(session: Session) -> Person:
         number = add_staff(session, "sato", "Sato", "a long pass word", ["counsellor"])
@@ -122,7 +128,9 @@ async def test_replies_go_to_the_channel_last_used_or_preferred(
             [address] = [m.address for m in peer.sent if m.text == text]
             return address
 
-        assert await reply("one") == "phone mai"
+        assert await reply("one") == "line mai", "a code alone does not mean that she is there"
+        await say(database, "hello", "phone mai")
+        assert await reply("one and a half") == "phone mai"
         await say(database, "ok", "line mai")
         assert await reply("two") == "line mai"
         ways = {way.address: way.id for way in database.write_now(desk.view, case.id, person).ways}
@@ -286,6 +294,8 @@ async def test_outside_safe_hours_a_reply_waits_until_she_writes(
         database.write_now(one.desk.claim, case.id, person)
         await quiet(database)
         database.write_now(one.desk.ways_to_write, case.id, person, 0, safe)
+        assert database.write_now(one.desk.view, case.id, person).safe_at is None, "she is here"
+        away(database)
         database.write_now(one.desk.reply, case.id, person, "Are you alone?", "k1")
 
         def reply() -> Message:
@@ -302,6 +312,7 @@ async def test_outside_safe_hours_a_reply_waits_until_she_writes(
         await hear(database, "I am here", "mai")
         await quiet(database)
         assert reply().state == "sent", "she reads now"
+        away(database)
         for text, more in (("Later.", {}), ("Now!", {"at_once": True})):
             database.write_now(one.desk.reply, case.id, person, text, text, **more)
         await quiet(database)

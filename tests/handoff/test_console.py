@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -676,6 +676,8 @@ async def test_where_and_when_to_write(site: Site) -> None:
     await ana.post(f"{case}/take")
     wrong = await ana.post(f"{case}/ways", data={"safe_from": "9", "safe_until": "x"})
     assert "Write times as 09:00." in wrong.text
+    away = update(Conversation).values(heard_at=datetime.now(UTC) - timedelta(hours=1))
+    site.database.write_now(lambda s: s.execute(away))
     form = {"safe_from": "00:00", "safe_until": "00:01"}
     assert (await ana.post(f"{case}/ways", data=form)).status_code == 303
     page = (await ana.get(case)).text
