@@ -238,8 +238,9 @@ class Telegram:
 
     async def _learn_name(self) -> None:
         """Ask Telegram for the bot's name, for links that open it; no link without."""
-        with contextlib.suppress(Exception):
-            self.bot_name = self.bot_name or (await self.bot.get_me()).username or ""
+        if not self.bot_name:
+            with contextlib.suppress(Exception):
+                self.bot_name = (await self.bot.get_me()).username or ""
 
     # -- in -----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from channels.log import (
     Message,
     PublishedText,
     find_conversation,
+    free,
     open_conversation,
     safe_time,
     say,
@@ -158,8 +159,10 @@ class Calls:
         if not rows or conversation.address is None:
             return False
         target = self._sms(session, conversation)
+        free(session, target.id)  # she asked for it, so it is safe now
         for number, (_, published) in enumerate(rows):
-            say(session, target, Line(self._short(session, published)), self.desk.published)
+            line = Line(self._short(session, published))
+            say(session, target, line, self.desk.published, message_id)
             session.flush()
             newest = select(Message).where(Message.conversation_id == target.id)
             row = session.scalars(newest.order_by(Message.id.desc()).limit(1)).one()

@@ -99,7 +99,8 @@ def make(vendor: TelegramVendor, tmp_path: Path, database: Database) -> Make:
         inbox = RecordingInbox()
         around = context(tmp_path, inbox, database)
         around.settings.public_url = public_url
-        own = {"token": TOKEN, "webhook_secret": SECRET, "api_url": vendor.url, **settings}
+        own = {"token": TOKEN, "webhook_secret": SECRET, "api_url": vendor.url}
+        own |= {"bot_name": "desk_bot", **settings}
         channel = Telegram(around, TelegramSettings.model_validate(own))
         return Desk(channel, vendor, inbox, around)
 

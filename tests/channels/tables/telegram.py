@@ -61,11 +61,17 @@ class TelegramWorld:
             "BOT_TELEGRAM_WEBHOOK_SECRET": SECRET,
             "BOT_TELEGRAM_API_URL": vendor.url,
             "BOT_TELEGRAM_MODE": "webhook",
+            "BOT_TELEGRAM_BOT_NAME": "desk_bot",
         }
 
     def open(self, context: ChannelContext, vendor: Vendor) -> Telegram:
         settings = TelegramSettings.model_validate(
-            {"token": TOKEN, "webhook_secret": SECRET, "api_url": vendor.url}
+            {
+                "token": TOKEN,
+                "webhook_secret": SECRET,
+                "api_url": vendor.url,
+                "bot_name": "desk_bot",
+            }
         )
         return Telegram(context, settings)
 

@@ -83,6 +83,15 @@ def peer() -> Vendor:
             return _error(400, 21205, "Url parameter is required")
         return JSONResponse({"sid": call_sid(), "status": "queued"}, 201)
 
+    async def message(asked: Asked) -> Response:
+        """An SMS; `tests/channels/vendors/twilio.py` knows the rules of SMS in full."""
+        form = dict(parse_qsl((await asked.body()).decode(), keep_blank_values=True))
+        if denied := refused(asked):
+            return denied
+        if not E164.fullmatch(form.get("To", "")) or not 0 < len(form.get("Body", "")) <= 1600:
+            return _error(400, 21602, "To and Body are required")
+        return JSONResponse({"sid": f"SM{uuid.uuid4().hex}", "status": "queued"}, 201)
+
     async def recording(asked: Asked) -> Response:
         return refused(asked) or Response(SOUND, media_type="audio/mpeg")
 
@@ -92,6 +101,8 @@ def peer() -> Vendor:
             Route(f"{base}/IncomingPhoneNumbers.json", numbers),
             Route(f"{base}/IncomingPhoneNumbers/{{sid}}.json", update, methods=["POST"]),
             Route(f"{base}/Calls.json", call, methods=["POST"]),
+            Route(f"{base}/Messages.json", message, methods=["POST"]),
+            Route(f"{base}/Messages.json", lambda _: JSONResponse({"messages": []})),
             Route(f"{base}/Recordings/{{file}}", recording),
         ]
     )
