@@ -36,9 +36,9 @@ from tests.channels.world import PUBLIC_URL, World, context
 WORKERS = ("mai", "thuy", "maria")
 ROUNDS = 4
 MAY_REPEAT = {"telegram", "email"}
-"""Where there is neither an idempotency key nor a way to ask what was taken: what was taken before a
-cut leaves again, at most once a cut; a mail with the same Message-ID, which many receivers drop. LINE
-refuses a repeated retry key, and the desk asks Twilio before it sends again."""
+"""Where there is neither an idempotency key nor a way to ask what was taken: what was taken before
+a cut leaves again, at most once a cut; a mail with the same Message-ID, which many receivers drop.
+LINE refuses a repeated retry key, and the desk asks Twilio before it sends again."""
 
 
 @dataclass
