@@ -137,7 +137,10 @@ def load(kind: type[S]) -> S:
     except ValidationError as error:
         faults = []
         for fault in error.errors():
-            name = str(fault["loc"][0]) if fault["loc"] else ""
+            if not fault["loc"]:  # about several together: it names them itself
+                faults.append(fault["msg"].removeprefix("Value error, "))
+                continue
+            name = str(fault["loc"][0])
             known = kind.model_fields.get(name)
             meaning = f" It means: {known.description}" if known else ""
             faults.append(f"{_variable(kind, name)}: {fault['msg']}.{meaning}")

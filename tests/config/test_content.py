@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bot.app import CHANNEL_SETTINGS
 from bot.content import Loaded, load_content
 from config.content import ContentError, read_yaml
 from config.facts import CONFIG, load_facts
-from config.settings import ROOT, Settings, SettingsError, describe, load_settings
+from config.settings import ROOT, Settings, SettingsError, describe, load, load_settings
 from config.texts import load_texts
 from nlu.faq import load_faq
 
@@ -158,3 +159,26 @@ def test_a_wrong_setting_is_named(
 def test_database_urls_mean_psycopg() -> None:
     for url in ("postgres://u@h/d", "postgresql://u@h/d"):
         assert Settings(database_url=url).database == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"BOT_LINE_CHANNEL_SECRET": "x"}, "BOT_LINE_ACCESS_TOKEN is missing"),
+        ({"BOT_LINE_ACCESS_TOKEN": "x"}, "BOT_LINE_CHANNEL_SECRET is missing"),
+        ({"BOT_TWILIO_ACCOUNT_SID": "AC" + "1" * 32}, "BOT_TWILIO_AUTH_TOKEN is missing"),
+        ({"BOT_TWILIO_SMS_NUMBER": "+815012345678"}, "BOT_TWILIO_ACCOUNT_SID is missing"),
+        ({"BOT_TWILIO_ACCOUNT_SID": "XX1"}, "BOT_TWILIO_ACCOUNT_SID"),
+        ({"BOT_TWILIO_VOICE_NUMBER": "0312345678"}, "without its first 0"),
+        ({"BOT_TELEGRAM_TOKEN": "nonsense"}, "BOT_TELEGRAM_TOKEN"),
+    ],
+)
+def test_half_set_secrets_are_named(
+    given: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel that somebody began to set up must not be left out silently."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=named):
+        for kind in CHANNEL_SETTINGS:
+            load(kind)
