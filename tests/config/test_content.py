@@ -180,5 +180,4 @@ def test_half_set_secrets_are_named(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=named):
-        for kind in CHANNEL_SETTINGS:
-            load(kind)
+        [load(kind) for kind in CHANNEL_SETTINGS]
