@@ -48,8 +48,8 @@ def chromium() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all stories."""
+    """One browser for the stories of a file; those of other files need their event loops."""
     with chromium() as opened:
         yield opened
