@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ForeignKey, String, delete, func, select, update
+from sqlalchemy import ForeignKey, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from channels.log import Contact, Conversation
@@ -48,7 +48,6 @@ class ContactLink(Base):
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"), index=True)
     from_contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     to_contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"), index=True)
-    proof: Mapped[str] = mapped_column(String(12))
     staff_id: Mapped[int | None] = mapped_column(ForeignKey("staff.id"))
     at: Mapped[datetime]
     undone_at: Mapped[datetime | None]
@@ -249,7 +248,6 @@ def _join(session: Session, old: int, new: int, stamp: datetime) -> None:
                 conversation_id=conversation.id,
                 from_contact_id=old,
                 to_contact_id=new,
-                proof="code",
                 at=stamp,
             )
         )

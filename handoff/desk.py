@@ -291,15 +291,14 @@ class Desk:
             record(session, case, "file_opened", person.id, {"file": number})
         return found
 
-    def part(self, session: Session, case_id: int, person: Person, conversation_id: int) -> None:
-        """Undo the newest joining of a conversation, which was not the same person's after all.
+    def part(self, session: Session, case_id: int, person: Person) -> None:
+        """Undo all joinings of the case's contact, who is not one person after all.
 
         Raises:
             DeskError: not her case, or they were not joined.
         """
-        case, _ = self._mine(session, case_id, person)
-        own = [one for one in _conversations(session, case.contact_id) if one.id == conversation_id]
-        if not own or not unlink(session, own[0], person.id, all_of_them=True):
+        case, conversation = self._mine(session, case_id, person)
+        if not unlink(session, conversation, person.id, all_of_them=True):
             raise DeskError("These conversations were not joined.")
         record(session, case, "parted", person.id)
         self._changed(session, case)

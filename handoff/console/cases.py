@@ -167,9 +167,9 @@ class Cases:
         )
 
     async def part(self, visit: Visit) -> Response:
-        """Undo a joining of two conversations."""
-        desk, number = visit.context.desk, int(visit.request.path_params["conversation"])
-        return await _act(visit, lambda s, case: desk.part(s, case, visit.person, number))
+        """Undo the joining of a contact's channels."""
+        desk = visit.context.desk
+        return await _act(visit, lambda s, case: desk.part(s, case, visit.person))
 
     async def note(self, visit: Visit) -> Response:
         """Write an internal note."""

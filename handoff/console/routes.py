@@ -40,7 +40,7 @@ def pages(cases: Cases) -> list[Page]:
         Page("POST", "/cases/{case:int}/reply", cases.reply, ACTS, files=MOST_FILES),
         Page("GET", "/cases/{case:int}/files/{file:int}", cases.file, READS),
         Page("POST", "/cases/{case:int}/ways", cases.ways, ACTS),
-        Page("POST", "/cases/{case:int}/part/{conversation:int}", cases.part, ACTS),
+        Page("POST", "/cases/{case:int}/part", cases.part, ACTS),
         Page("POST", "/cases/{case:int}/note", cases.note, ACTS),
         Page("POST", "/cases/{case:int}/put-back", cases.put_back, READS),
         Page("POST", "/cases/{case:int}/release", cases.release, ACTS),

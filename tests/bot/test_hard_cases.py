@@ -40,6 +40,7 @@ from tests.bot.working import (
     hear,
     messages,
     quiet,
+    resting,
     until,
 )
 from tests.stories.peer import Peer
@@ -67,13 +68,8 @@ async def test_an_emergency_text_never_waits_behind_a_held_reply(database: Datab
     desk, case, person = await held_case(database, peer)
     number = await hear(database, SUICIDE, "mai", "danger")
     database.write_now(desk.reply, case, person, "see you tomorrow", "key 12345")
-    async with at_work(database, peer=peer):
-
-        async def turned() -> bool:
-            return [m.state for m in messages(database) if m.id == number] == ["done"]
-
-        await until(turned)
-        await asyncio.sleep(1)
+    async with at_work(database, peer=peer) as [one]:
+        await resting(database, one)
     texts = answers(database, number)
     assert texts
     stuck = [m.state for m in messages(database) if m.answers_id == number]
@@ -85,8 +81,8 @@ async def test_a_held_reply_does_not_leave_with_one_that_is_due(database: Databa
     desk, case, person = await held_case(database, peer)
     database.write_now(desk.reply, case, person, "now", "key 12345", at_once=True)
     database.write_now(desk.reply, case, person, "only when it is safe", "key 12346")
-    async with at_work(database, peer=peer):
-        await asyncio.sleep(1.5)
+    async with at_work(database, peer=peer) as [one]:
+        await resting(database, one)
     assert "now" in peer.said
     assert "only when it is safe" not in peer.said
 
@@ -105,8 +101,8 @@ async def test_what_comes_too_late_for_her_safe_hours_waits_for_the_next(
         s.execute(update(Conversation).values(due_at=stamp))
 
     database.write_now(later)
-    async with at_work(database, peer=peer):
-        await asyncio.sleep(1.5)
+    async with at_work(database, peer=peer) as [one]:
+        await resting(database, one)
     assert "only when it is safe" not in peer.said
 
 
@@ -118,8 +114,8 @@ async def test_sending_again_minds_safe_hours(database: Database) -> None:
     database.write_now(lambda s: s.execute(failed))
     number = messages(database)[-1].id
     database.write_now(desk.resend, case, person, number)
-    async with at_work(database, peer=peer):
-        await asyncio.sleep(1.5)
+    async with at_work(database, peer=peer) as [one]:
+        await resting(database, one)
     assert "only when it is safe" not in peer.said
 
 
@@ -145,7 +141,7 @@ async def test_a_receipt_for_one_part_does_not_lose_the_other(database: Database
         await until(tried)
         row = messages(database)[-1]
         database.write_now(note, [Receipt("peer", "delivered", key=str(row.id))])
-        await asyncio.sleep(4)
+        await quiet(database)  # the second attempt is due after a second
     row, parts = messages(database)[-1], [m.key for m in peer.sent[before:]]
     assert {k.partition("/")[2] for k in parts} == {"1", "2"}, f"{row.state}: {parts} left"
 
@@ -198,8 +194,8 @@ async def test_who_left_before_her_turn_has_left(database: Database) -> None:
     peer = Peer()
     await hear(database, WAGE, "mai")
     database.write_now(note, [Presence("peer", "mai", here=False)])
-    async with at_work(database, peer=peer):
-        await asyncio.sleep(1.5)
+    async with at_work(database, peer=peer) as [one]:
+        await resting(database, one)
     [row] = database.write_now(lambda s: list(s.scalars(select(Conversation))))
     assert row.stopped
 

@@ -19,7 +19,7 @@ from channels.log import (
     publish,
 )
 from channels.message import InboundMessage
-from config.database import Database
+from config.database import Database, now
 from config.settings import ROOT
 from config.texts import render
 from handoff.case import Case
@@ -92,6 +92,20 @@ async def quiet(database: Database) -> None:
         )
 
     await until(nothing_left)
+
+
+async def resting(database: Database, *workers: Worker) -> None:
+    """Wait until nothing is due now: all that may happen at this moment has happened."""
+
+    async def at_rest() -> bool:
+        if any(one._leases for one in workers):
+            return False
+        due = select(func.count()).where(Conversation.due_at <= await database.read(now))
+        return not await database.read(lambda s: s.scalar(due))
+
+    for one in workers:
+        one.wake()
+    await until(at_rest)
 
 
 def messages(database: Database) -> list[Message]:

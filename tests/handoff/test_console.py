@@ -231,7 +231,7 @@ TABLE = {  # anonymous, editor, counsellor, manager, admin
     ("POST", "/cases/{case:int}/reply"): (303, 403, 400, 403, 400),
     ("GET", "/cases/{case:int}/files/{file:int}"): (303, 403, 404, 404, 404),
     ("POST", "/cases/{case:int}/ways"): (303, 403, 409, 403, 409),
-    ("POST", "/cases/{case:int}/part/{conversation:int}"): (303, 403, 409, 403, 409),
+    ("POST", "/cases/{case:int}/part"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/note"): (303, 403, 409, 403, 409),
     ("POST", "/cases/{case:int}/put-back"): (303, 403, 409, 409, 409),
     ("POST", "/cases/{case:int}/release"): (303, 403, 409, 403, 409),
@@ -262,7 +262,7 @@ async def test_access(site: Site, method: str, path: str, role: str) -> None:
         page = await browser.get("/console/sign-in")
         browser.headers["x-csrf-token"] = token_of(page.text)
     address = "/console" + path.replace("{code}", "en").replace("{message:int}", "1")
-    address = address.replace("{file:int}", "99").replace("{conversation:int}", "1")
+    address = address.replace("{file:int}", "99")
     address = address.replace("{case:int}", str(site.cases["wage"])).replace("{person:int}", "4")
     if path.endswith("/stream"):
         method = "HEAD"  # the stream itself never ends

@@ -28,7 +28,7 @@ from channels.message import Channel
 from config.database import Database, now
 from handoff.desk import Desk
 from nlu.understand import Understander
-from tests.bot.working import HOURS, LOADED, WAGE, quiet
+from tests.bot.working import HOURS, LOADED, WAGE, quiet, resting
 from tests.channels.test_channels import TABLES
 from tests.channels.vendors import Cut, Slow, Status, Vendor
 from tests.channels.world import PUBLIC_URL, World, context
@@ -113,15 +113,7 @@ class Day:
 
     async def until_waiting(self) -> None:
         """Wait until each conversation has nothing to do or waits for its next attempt."""
-        for _ in range(3000):
-            due = select(Conversation.id).where(
-                Conversation.due_at <= await self.database.read(now)
-            )
-            busy = await self.database.read(lambda s, due=due: s.scalar(due.limit(1)))
-            if busy is None and not self.worker._leases:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("the worker does not come to rest")
+        await resting(self.database, self.worker)
 
 
 @contextlib.asynccontextmanager

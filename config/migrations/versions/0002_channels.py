@@ -152,7 +152,6 @@ def upgrade() -> None:
         sa.Column("conversation_id", sa.Integer(), nullable=False),
         sa.Column("from_contact_id", sa.Integer(), nullable=False),
         sa.Column("to_contact_id", sa.Integer(), nullable=False),
-        sa.Column("proof", sa.String(12), nullable=False),
         sa.Column("staff_id", sa.Integer(), nullable=True),
         sa.Column("at", STAMP, nullable=False),
         sa.Column("undone_at", STAMP, nullable=True),
