@@ -74,11 +74,11 @@ def load_content(faq_dir: Path) -> Loaded:
     facts = load_facts()
     texts = load_texts(facts)
     registers = sorted({language for _, language in texts.texts} - set(texts.languages))
-    faq = load_faq(faq_dir, facts, (*texts.languages, *registers))
     try:
         lexicon = RiskLexicon.load(CONFIG / "risk.yaml")
     except RiskFileError as error:
         raise ContentError(str(error).splitlines()) from None
+    faq = load_faq(faq_dir, facts, (*texts.languages, *registers), tuple(lexicon.types))
     words = _all(texts, faq, facts)
     library = Library(
         languages=tuple(texts.languages),

@@ -1,12 +1,13 @@
 """The FAQ: what the desk may answer, and the example questions by which it recognises a topic.
 
 `faq_data/topics/<id>.yaml` holds one topic in all its languages; `faq_data/intents/<id>.yaml` holds
-examples of what is no topic (greetings, thanks, things that the desk does not answer). Both train
-the understanding; only topics have answers. `faq_data/README.md` shows an editor the format.
+examples of what is no topic (greetings, thanks, things that the desk does not answer), and
+`faq_data/risk/<language>.yaml` messages that tell of danger or only seem to. All train the
+understanding; only topics have answers. `faq_data/README.md` shows an editor the format.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,7 +18,8 @@ from config.facts import REFERENCE, Facts
 from config.texts import Text, Texts
 
 INTENTS = ("greet", "thanks", "goodbye", "human", "out_of_scope")
-TITLE_LIMIT, ANSWER_LIMIT = 40, 900
+HARMLESS = "harmless"
+TITLE_LIMIT, ANSWER_LIMIT, SMS_LIMIT = 40, 900, 300
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 
 
@@ -62,11 +64,14 @@ class Faq:
     topics: dict[str, Topic]
     examples: tuple[tuple[str, str, str], ...]
     """(intent, language, text)"""
+    dangers: tuple[tuple[str, str, str], ...] = ()
+    """The same for danger: `risk/<kind>`, or `risk/harmless` for what only sounds alarming."""
 
     def training(self) -> Iterator[tuple[str, str, str]]:
         """What Rasa learns from: the examples, the titles, and, with the intent "", the sentences
-        of the answers, from which only words and languages are learned."""
+        of the answers, from which only languages are learned."""
         yield from self.examples
+        yield from self.dangers
         for topic in self.topics.values():
             for language, edition in topic.editions.items():
                 if "-" in language:
@@ -107,8 +112,10 @@ class Faq:
                         yield Text(intent + form, language, filled, edition.review)
 
 
-def load_faq(folder: Path, facts: Facts, languages: tuple[str, ...]) -> Faq:
-    """Read all topics and intents of `folder`.
+def load_faq(
+    folder: Path, facts: Facts, languages: tuple[str, ...], kinds: Collection[str] = ()
+) -> Faq:
+    """Read all topics, intents and examples of danger (of these `kinds`) of `folder`.
 
     Raises:
         ContentError: every mistake found, each with file, key and remedy.
@@ -137,11 +144,35 @@ def load_faq(folder: Path, facts: Facts, languages: tuple[str, ...]) -> Faq:
             mistakes += error.mistakes
         except (KeyError, TypeError, AttributeError):
             mistakes.append(f"{path.name}: languages: write `xx:` with `examples:`, a list.")
+    dangers: list[tuple[str, str, str]] = []
+    for path in sorted((folder / "risk").glob("*.yaml")):
+        try:
+            dangers += _dangers(path, languages, kinds)
+        except ContentError as error:
+            mistakes += error.mistakes
     if not topics and not mistakes:
         mistakes.append(f"{folder / 'topics'}: no topics here. Check BOT_FAQ_DIR.")
     if mistakes:
         raise ContentError(mistakes)
-    return Faq(topics, tuple(examples))
+    return Faq(topics, tuple(examples), tuple(dangers))
+
+
+def _dangers(
+    path: Path, languages: Collection[str], kinds: Collection[str]
+) -> Iterator[tuple[str, str, str]]:
+    row = read_yaml(path)
+    listed = row.get("examples") if isinstance(row, dict) else None
+    if path.stem not in languages or not isinstance(listed, dict):
+        what = "name the file after a language, and write `examples:` with kinds of danger in it."
+        raise ContentError([f"{path.name}: {what}"])
+    if unknown := set(listed) - {*kinds, HARMLESS}:
+        known = ", ".join((*kinds, HARMLESS))
+        raise ContentError(
+            [f"{path.name}: examples.{kind}: unknown. Use {known}." for kind in sorted(unknown)]
+        )
+    for kind, texts in listed.items():
+        for text in texts or ():
+            yield f"risk/{kind}", path.stem, str(text)
 
 
 def _topic(
@@ -207,7 +238,8 @@ def _topic(
         listed = part.get("examples") or []
         if "-" not in language and len(listed) < 8:
             wrong(where + "examples", f"{len(listed)} examples; at least 8 are needed.")
-        lines += [(f"faq/{path.stem}", language, str(example)) for example in listed]
+        learned = [*listed, *(part.get("also") or [])]
+        lines += [(f"faq/{path.stem}", language, str(example)) for example in learned]
     topic = Topic(
         path.stem,
         need(row, "category", str),

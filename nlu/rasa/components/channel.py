@@ -8,7 +8,7 @@ Stock `/model/parse` takes one text at a time, answers 500 to a null and takes "
 and answers a list in the same order:
 
     [{"intent": {"name", "confidence"}, "intent_ranking": [...],
-      "language": {"code", "confidence"}}, ...]
+      "language": {"code", "confidence"}, "risk": {"none", "kinds", "words"}}, ...]
 
 `GET /webhooks/understand/model` names the model that is served. Both want the token as
 `Authorization: Bearer ...`: in an address it would end up in logs.
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MOST_TEXTS = 64
 LONGEST_TEXT = 1000
 LARGEST_BODY = 1_000_000
-ANSWER_KEYS = ("intent", "intent_ranking", "language")
+ANSWER_KEYS = ("intent", "intent_ranking", "language", "risk")
 
 
 class RequestError(ValueError):

