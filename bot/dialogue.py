@@ -239,6 +239,9 @@ def _respond(
             _risk_handoff(understanding, here),
             topic,
         )
+    asked = [one for one in understanding.questions if library.has(f"faq/{one}", here.language)]
+    if len(asked) > 1:
+        return _answers(asked, here, library, state)
     if topic in library.topics and sure >= limits.answer:
         return _answer(topic, here, library, state)
     if sure >= limits.answer and intent == "human":
@@ -375,6 +378,19 @@ def _answer(topic: str, here: Situation, library: Library, state: dict[str, Any]
         buttons = buttons[::-1]
     state |= {"rephrased": 0, "unclear": 0, "topic": topic}
     return _decision("answer", (Say(f"faq/{topic}", buttons),), here, state, topic=topic)
+
+
+def _answers(
+    topics: Sequence[str], here: Situation, library: Library, state: dict[str, Any]
+) -> Decision:
+    """Several questions get their answers in the order in which they were asked."""
+    answers = [_answer(topic, here, library, dict(state)) for topic in topics]
+    human_first = any(library.topics[topic] for topic in topics)
+    buttons = (("button.human", HUMAN), ("button.helpful", HELPFUL))
+    texts = [replace(one.say[-1], buttons=()) for one in answers]
+    said = (*texts[:-1], replace(texts[-1], buttons=buttons if human_first else buttons[::-1]))
+    state |= {"rephrased": 0, "unclear": 0, "topic": topics[-1]}
+    return _decision("answer", said, here, state, topic=topics[0])
 
 
 def _greet(here: Situation, library: Library, state: dict[str, Any]) -> Decision:

@@ -17,7 +17,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -66,6 +66,15 @@ class Risk:
     level: RiskLevel
     types: tuple[str, ...]
     evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How sure the classifier must be; see ``learned`` in the file."""
+
+    high: float = 0.3
+    emergency: float = 0.15
+    harmless: float = 0.98
 
 
 # --- Reading a message into words -----------------------------------------------------------
@@ -492,8 +501,10 @@ class RiskLexicon:
         entries: Sequence[_Entry],
         root: _Node,
         variants: Mapping[int, str],
+        limits: Limits,
     ) -> None:
         self.types = types
+        self.limits = limits
         self._order = {name: number for number, name in enumerate(types)}
         self._entries = entries
         self._root = root
@@ -631,7 +642,8 @@ class _File:
 
     def lexicon(self) -> RiskLexicon:
         data, lines = self._parse()
-        self._known(str(self.path), data, "types", "entries", "characters", "idioms", "breaks")
+        known = "types", "learned", "entries", "characters", "idioms", "breaks"
+        self._known(str(self.path), data, *known)
         variants = self._variants(data.get("characters", []))
         types = self._types(data.get("types"))
         root = _Node()
@@ -641,9 +653,10 @@ class _File:
                 for text in self._strings(f"{key}: {language}", {key: phrases}, key):
                     self._plant(root, variants, key, _Phrase(cast(_Role, role), text, language))
         entries = self._entries(data.get("entries"), lines, types, root, variants)
+        limits = self._limits(data.get("learned"))
         if self.problems:
             raise RiskFileError(self.problems)
-        return RiskLexicon(types, entries, root, variants)
+        return RiskLexicon(types, entries, root, variants, limits)
 
     def _parse(self) -> tuple[dict[str, Any], list[int]]:
         """The content, and the line on which each entry begins."""
@@ -703,6 +716,15 @@ class _File:
                 continue
             variants |= {ord(letter): group[-1] for letter in group[:-1]}
         return variants
+
+    def _limits(self, value: object) -> Limits:
+        given = self._mapping("learned", {} if value is None else value)
+        self._known("learned", given, *(one.name for one in fields(Limits)))
+        wrong = {k for k, v in given.items() if not isinstance(v, float) or not 0 < v < 1}
+        for name in wrong:
+            self._say("learned", f"{name}: write a number between 0 and 1")
+        names = {one.name for one in fields(Limits)} - wrong
+        return Limits(**{name: value for name, value in given.items() if name in names})
 
     def _types(self, value: object) -> dict[str, RiskType]:
         types = {}

@@ -26,8 +26,6 @@ from components.text import clean, spelled
 
 KEPT_ASIDE = 5
 """Every fifth example of a label and language is kept aside to learn weight and temperatures."""
-NGRAM_STRENGTH = 0.5
-"""Inverse regularisation of the n-grams."""
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SCALES = np.geomspace(0.5, 50.0, 40)
 
@@ -113,7 +111,7 @@ class Evidence:
         means = language_means(examples)
         texts = list(map(spelled, examples.texts, examples.languages))
         return cls(
-            NgramModel.fit(texts, examples.labels, strength=NGRAM_STRENGTH),
+            NgramModel.fit(texts, examples.labels),
             Kernel.fit(
                 centred(examples.vectors, examples.languages, means),
                 examples.labels,

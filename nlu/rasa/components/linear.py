@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy import linalg, sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+
+WORD = r"~?\w+"
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -32,31 +33,10 @@ class Linear:
     bias: np.ndarray
 
     @classmethod
-    def logistic(
-        cls, features: np.ndarray | sparse.spmatrix, labels: Sequence[str], strength: float
-    ) -> Linear:
-        """Multinomial logistic regression: good over few dense features, slow over many.
-
-        `strength` is the inverse of the regularisation.
-        """
-        return cls._of(
-            LogisticRegression(C=strength, class_weight="balanced", max_iter=100, tol=1e-3),
-            features,
-            labels,
-        )
-
-    @classmethod
-    def margins(cls, features: sparse.spmatrix, labels: Sequence[str], strength: float) -> Linear:
-        """Support vectors, one label against the rest: as good over many features, in seconds."""
-        return cls._of(LinearSVC(C=strength, class_weight="balanced"), features, labels)
-
-    @classmethod
-    def _of(
-        cls,
-        model: LogisticRegression | LinearSVC,
-        features: np.ndarray | sparse.spmatrix,
-        labels: Sequence[str],
-    ) -> Linear:
+    def fit(cls, features: sparse.spmatrix, labels: Sequence[str], strength: float) -> Linear:
+        """Support vectors, one label against the rest: seconds where logistic regression takes
+        minutes, and as good."""
+        model = LinearSVC(C=strength, class_weight="balanced")
         model.fit(features, list(labels))
         weights, bias = model.coef_, model.intercept_
         if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels
@@ -67,13 +47,13 @@ class Linear:
             bias.astype(np.float32),
         )
 
-    def scores(self, features: np.ndarray | sparse.spmatrix) -> np.ndarray:
+    def scores(self, features: sparse.spmatrix) -> np.ndarray:
         """One row per row of features, one column per label."""
         return np.asarray(features @ self.weights.T) + self.bias
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """What `numpy.savez` keeps."""
-        return {f"{prefix}weights": self.weights, f"{prefix}bias": self.bias}
+        return {"weights": self.weights, "bias": self.bias}
 
 
 @dataclass
@@ -151,15 +131,16 @@ class NgramModel:
         texts: Sequence[str],
         labels: Sequence[str],
         *,
-        strength: float,
-        logistic: bool = False,
+        strength: float = 0.5,
     ) -> NgramModel:
-        """Learn from texts; what occurs in one text only is left out (if there are enough)."""
+        """Learn from texts; what occurs in one text only is left out (if there are enough).
+
+        `strength` is the inverse of the regularisation.
+        """
         rarest = 2 if len(texts) > 1000 else 1
         vectorizers = _vectorizers([None, None], min_df=rarest)
         features = sparse.hstack([v.fit_transform(texts) for v in vectorizers]).tocsr()
-        learn = Linear.logistic if logistic else Linear.margins
-        return cls(vectorizers, learn(features, labels, strength))
+        return cls(vectorizers, Linear.fit(features, labels, strength))
 
     def features(self, texts: Sequence[str]) -> sparse.csr_matrix:
         """One row per text."""
@@ -173,13 +154,15 @@ class NgramModel:
         """Write `<name>.npz` and `<name>.json`."""
         about = {
             "labels": self.linear.labels,
-            "grams": [sorted(v.vocabulary_, key=v.vocabulary_.__getitem__) for v in self.vectorizers],
+            "grams": [
+                sorted(v.vocabulary_, key=v.vocabulary_.__getitem__) for v in self.vectorizers
+            ],
         }
         (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
         np.savez(
             folder / f"{name}.npz",
             idf=np.hstack([v.idf_ for v in self.vectorizers]).astype(np.float32),
-            **self.linear.arrays(""),
+            **self.linear.arrays(),
         )
 
     @classmethod
@@ -204,6 +187,6 @@ def _vectorizers(
             analyzer="char_wb", ngram_range=(1, 4), vocabulary=vocabularies[0], **shared
         ),
         TfidfVectorizer(
-            token_pattern=r"~?\w+", ngram_range=(1, 2), vocabulary=vocabularies[1], **shared
+            token_pattern=WORD, ngram_range=(1, 2), vocabulary=vocabularies[1], **shared
         ),
     )

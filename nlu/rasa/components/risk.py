@@ -4,7 +4,7 @@ Each kind of danger is a label, and so is "none": messages that only sound alarm
 questions of the FAQ. Words show the counsellor why: those whose n-grams spoke loudest for the kind.
 
 Sets `risk` on a message: {"none": probability, "kinds": [[kind, probability], ...], "words": [...]}
-with the three likeliest kinds; words only where danger is likelier than `explain`.
+with all kinds that are at all likely; words only where danger is likelier than `explain`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from components.text import clean, spelled
 NONE, HARMLESS = "none", RISK + "harmless"
 OTHER = 4
 """Every fourth example that is not about danger teaches "none", too."""
+UNLIKELY = 0.002
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -121,10 +122,11 @@ class RiskClassifier(GraphComponent):
             )
             chances[unsure] = evidence.together(ngrams[unsure], meaning)
         for text, code, message, row in zip(texts, languages, messages, chances, strict=True):
-            kinds = [place for place in np.argsort(-row)[:4] if place != none][:3]
+            kinds = [place for place in np.argsort(-row) if place != none]
+            likely = [place for place in kinds if row[place] >= UNLIKELY]
             risk: dict[str, Any] = {
                 "none": float(row[none]) if text else 1.0,
-                "kinds": [[evidence.labels[place], float(row[place])] for place in kinds],
+                "kinds": [[evidence.labels[place], float(row[place])] for place in likely],
                 "words": [],
             }
             if 1 - risk["none"] >= self._config["explain"]:
