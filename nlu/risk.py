@@ -72,9 +72,9 @@ class Risk:
 class Limits:
     """How sure the classifier must be; see ``learned`` in the file."""
 
-    high: float = 0.3
-    emergency: float = 0.15
-    harmless: float = 0.98
+    high: float = 0.45
+    emergency: float = 0.10
+    harmless: float = 0.80
 
 
 # --- Reading a message into words -----------------------------------------------------------

@@ -123,7 +123,7 @@ class Evidence:
     @property
     def labels(self) -> list[str]:
         """What can be found, in the order of the columns."""
-        return self.ngrams.linear.labels
+        return self.ngrams.labels
 
     def of_ngrams(self, texts: Sequence[str], languages: Sequence[str]) -> np.ndarray:
         """Scores by n-grams for `clean` texts."""
@@ -173,7 +173,7 @@ class Evidence:
         about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         ngrams = NgramModel.load(folder, f"{name}-ngrams")
         with np.load(folder / f"{name}-meaning.npz", allow_pickle=False) as kept:
-            meaning = Kernel.of(ngrams.linear.labels, kept)
+            meaning = Kernel.of(ngrams.labels, kept)
         with np.load(folder / f"{name}-means.npz", allow_pickle=False) as kept:
             means = {code: kept[code] for code in kept.files}
         return cls(ngrams, meaning, means, **about)

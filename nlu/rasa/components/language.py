@@ -109,7 +109,7 @@ class LanguageIdentifier(GraphComponent):
         """Add the language to each message."""
         texts = [clean(message.get(TEXT) or "") for message in messages]
         rows = log_softmax(SCALE * self._model.scores(texts)) if self._model and texts else None
-        labels = self._model.linear.labels if self._model else []
+        labels = self._model.labels if self._model else []
         for index, message in enumerate(messages):
             code, confidence = UNKNOWN, 0.0
             if rows is not None and any(character.isalpha() for character in texts[index]):
