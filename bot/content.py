@@ -73,11 +73,8 @@ def load_content(faq_dir: Path) -> Loaded:
     """
     facts = load_facts()
     texts = load_texts(facts)
+    lexicon = load_risk_words()
     registers = sorted({language for _, language in texts.texts} - set(texts.languages))
-    try:
-        lexicon = RiskLexicon.load(CONFIG / "risk.yaml")
-    except RiskFileError as error:
-        raise ContentError(str(error).splitlines()) from None
     faq = load_faq(faq_dir, facts, (*texts.languages, *registers), tuple(lexicon.types))
     words = _all(texts, faq, facts)
     library = Library(
@@ -101,6 +98,18 @@ def load_content(faq_dir: Path) -> Loaded:
         LexicalSearch(faq.examples),
         Content(texts, library, load_thresholds(), words),
     )
+
+
+def load_risk_words() -> RiskLexicon:
+    """Read the words that mean danger.
+
+    Raises:
+        ContentError: every mistake of the file.
+    """
+    try:
+        return RiskLexicon.load(CONFIG / "risk.yaml")
+    except RiskFileError as error:
+        raise ContentError(list(error.problems)) from None
 
 
 def _all(texts: Texts, faq: Faq, facts: Facts) -> dict[tuple[str, str], Text]:

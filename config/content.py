@@ -1,17 +1,43 @@
-"""Content files of the desk: where a mistake in one is reported with file, key and remedy."""
+"""Content files of the desk: a mistake in one is reported with file, line, key and remedy."""
 
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import yaml
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class ContentError(ValueError):
-    """One or more mistakes in content files, each as `file: key: what is wrong. Remedy.`"""
+    """One or more mistakes in content files, each as `file:line: key: what is wrong. Remedy.`"""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+@dataclass
+class Report:
+    """What a check of content found. Mistakes keep it from being published; warnings do not."""
+
+    mistakes: list[str] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Name of a group → what is doubtful, each as `file:line: key: what. Remedy.`"""
+    drafts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(kind of text, language) → how many no native speaker has checked."""
+
+    def collect(self, load: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What `load` gives, or None if it finds mistakes; they are kept."""
+        try:
+            return load(*args, **kwargs)
+        except ContentError as error:
+            self.mistakes += error.mistakes
+            return None
 
 
 def read_yaml(path: Path) -> Any:
@@ -37,6 +63,45 @@ def read_yaml(path: Path) -> Any:
                 "a tab or a wrong indentation on this line or the one above."
             ]
         ) from None
+
+
+def place(path: Path, *keys: str | int) -> str:
+    """Where a mistake is, as `file:line: key.key`; items of lists are counted from 1.
+
+    The file is named as seen from the present folder, so that terminals and editors open it.
+    """
+    here = Path.cwd()
+    named = path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
+    key = ".".join(str(key + 1) if isinstance(key, int) else key for key in keys)
+    return f"{named}:{line_of(path, keys)}" + (f": {key}" if key else "")
+
+
+def line_of(path: Path, keys: Sequence[str | int]) -> int:
+    """The line of a key path in a YAML file; of the last key that is there, if it is incomplete.
+
+    It reads the file once more, so ask only when there is a mistake to report.
+    """
+    try:
+        node = _nodes(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return 1
+    line = 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == key), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            found = (node.value[key],) * 2 if key < len(node.value) else None
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return int(line)
+
+
+@lru_cache(maxsize=16)
+def _nodes(path: Path, _modified: int) -> yaml.Node | None:
+    return yaml.compose(path.read_text("utf-8"), Loader=_Loader)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

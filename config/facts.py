@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.content import ContentError, read_yaml
+from config.content import ContentError, place, read_yaml
 
 CONFIG = Path(__file__).resolve().parent
 
@@ -96,6 +96,14 @@ def load_facts(folder: Path = CONFIG) -> Facts:
         ContentError: every mistake of both files.
     """
     mistakes: list[str] = []
+    facts = read_facts(mistakes, folder)
+    if mistakes:
+        raise ContentError(mistakes)
+    return facts
+
+
+def read_facts(mistakes: list[str], folder: Path = CONFIG) -> Facts:
+    """What can be read of both files; what cannot is added to `mistakes`."""
     directory = {
         key: Window(
             key=key,
@@ -131,22 +139,24 @@ def load_facts(folder: Path = CONFIG) -> Facts:
         )
     }
     mistakes += [
-        f"figures.yaml: {figure.key}.value: no English value. Add `en:`."
+        f"{place(folder / 'figures.yaml', figure.key, 'value')}: no English value. Add `en:`."
         for figure in figures.values()
         if "en" not in figure.values
     ]
-    if mistakes:
-        raise ContentError(mistakes)
     return Facts(directory, figures)
 
 
 def _rows(
     path: Path, required: dict[str, Any], mistakes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    table = read_yaml(path) or {}
+    try:
+        table = read_yaml(path) or {}
+    except ContentError as error:
+        mistakes += error.mistakes
+        return
     for key, row in table.items():
         faults = [
-            f"{path.name}: {key}.{name}: missing or not of the right kind. Write it as in the "
+            f"{place(path, key, name)}: missing or not of the right kind. Write it as in the "
             "entries around it (telephone numbers and dates in quotes)."
             for name, kind in required.items()
             if not isinstance(row, dict) or not isinstance(row.get(name), kind)

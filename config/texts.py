@@ -19,7 +19,7 @@ from babel.dates import format_date, format_datetime
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import PoFileError, read_po
 
-from config.content import ContentError, read_yaml
+from config.content import ContentError, place, read_yaml
 from config.facts import CONFIG, REFERENCE, Facts
 
 JAPAN = ZoneInfo("Asia/Tokyo")
@@ -80,6 +80,8 @@ class Texts:
     languages: dict[str, Language]
     texts: dict[tuple[str, str], Text]
     commands: dict[str, dict[str, tuple[str, ...]]]
+    places: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
+    """(id, language) → `file:line: id`, for whoever checks the texts."""
 
     def __call__(self, text_id: str, language: str) -> Text:
         """The text in `language` (a register such as ja-easy falls back to its language)."""
@@ -151,6 +153,16 @@ def _plain(message: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def load_languages(folder: Path = CONFIG) -> tuple[dict[str, Language], tuple[str, ...]]:
+    """The languages of the desk, and the registers, such as ja-easy, in which it also writes."""
+    listed = read_yaml(folder / "languages.yaml")
+    registers = tuple(listed.pop("registers", ()))
+    languages = {
+        code: Language(code, row["name"], row["en"], row["babel"]) for code, row in listed.items()
+    }
+    return languages, registers
+
+
 def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
     """Read languages, commands and the catalogue, with telephone numbers filled in.
 
@@ -158,46 +170,49 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
         ContentError: every mistake: missing or outdated translation, wrong placeholder, unknown
             reference, over-long button.
     """
-    listed = read_yaml(folder / "languages.yaml")
-    registers = listed.pop("registers", {})
-    languages = {
-        code: Language(code, row["name"], row["en"], row["babel"]) for code, row in listed.items()
-    }
+    languages, registers = load_languages(folder)
     mistakes: list[str] = []
-    template = _read(folder / "locale" / "desk" / "desk.pot")
+    template_path = folder / "locale" / "desk" / "desk.pot"
+    template = _read(template_path)
     source = {str(entry.context): str(entry.id) for entry in template if entry.id}
     texts: dict[tuple[str, str], Text] = {}
+    places: dict[tuple[str, str], str] = {}
     for code in [*languages, *registers]:
         path = folder / "locale" / "desk" / f"{code}.po"
         bodies, review = source, "reviewed"
+        lines = {str(entry.context): entry.lineno or 1 for entry in template if entry.id}
+        file = place(path if code != "en" else template_path).partition(":")[0]
         if code != "en":
             catalogue = _read(path)
             review = dict(catalogue.mime_headers).get("X-Review", "draft")
-            bodies = {}
+            bodies, lines = {}, {}
             for entry in catalogue:
                 if not entry.id:
                     continue
                 name, english = str(entry.context), str(entry.id)
+                lines[name] = entry.lineno or 1
                 if source.get(name) != english or entry.fuzzy or not entry.string:
                     mistakes.append(
-                        f"{path.name}:{entry.lineno}: {name}: its English is now "
+                        f"{file}:{lines[name]}: {name}: its English is now "
                         f"“{source.get(name, '(gone)')}”. Translate that."
                     )
                 bodies[name] = str(entry.string)
         for name, english in source.items():
             body = bodies.get(name, "")
-            where = f"{path.name}: {name}"
+            where = f"{file}:{lines.get(name, 1)}: {name}"
             if not body:
-                mistakes.append(f"{where}: missing. Add msgctxt, msgid and its translation.")
+                if name not in lines:
+                    mistakes.append(f"{where}: missing. Add msgctxt, msgid and its translation.")
                 continue
             mistakes += [f"{where}: {fault}" for fault in _faults(name, body, english, facts)]
             texts[name, code] = Text(name, code, body, review)
+            places[name, code] = where
     commands = {
         command: {code: tuple(map(str, words)) for code, words in by_language.items()}
         for command, by_language in read_yaml(folder / "commands.yaml").items()
     }
     mistakes += [
-        f"commands.yaml: {command}: no words for {code}. Add them."
+        f"{place(folder / 'commands.yaml', command)}: no words for {code}. Add them."
         for command, by_language in commands.items()
         for code in languages
         if not by_language.get(code)
@@ -208,7 +223,7 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
         key: Text(text.id, text.language, facts.fill(text.body, text.language), text.review)
         for key, text in texts.items()
     }
-    return Texts(languages, filled, commands)
+    return Texts(languages, filled, commands, places)
 
 
 def _faults(name: str, body: str, english: str, facts: Facts) -> Iterable[str]:

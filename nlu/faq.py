@@ -11,15 +11,24 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from config.content import ContentError, read_yaml
+from config.content import ContentError, Report, place, read_yaml
 from config.facts import REFERENCE, Facts
 from config.texts import Text, Texts
 
 INTENTS = ("greet", "thanks", "goodbye", "human", "out_of_scope")
 HARMLESS = "harmless"
-TITLE_LIMIT, ANSWER_LIMIT, SMS_LIMIT = 40, 900, 300
+CATEGORIES = ("work", "residence", "money", "life", "service")
+TOPIC_KEYS = ("id", "category", "ask_human", "updated", "sources", "unverified", "languages")
+EDITION_KEYS = ("review", "title", "answer", "sms", "voice", "examples", "also")
+TITLE_LIMIT, ANSWER_LIMIT, SMS_LIMIT, SMS_LIMIT_JAPANESE = 40, 900, 300, 160
+"""Characters at most, with numbers and figures filled in."""
+FEWEST, MOST = 8, 15
+"""Examples of a topic in each language; `also` is not counted."""
+T = TypeVar("T")
+Example = tuple[str, str, str]
+"""(intent, language, text)"""
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 
 
@@ -113,142 +122,197 @@ class Faq:
 
 
 def load_faq(
-    folder: Path, facts: Facts, languages: tuple[str, ...], kinds: Collection[str] = ()
+    folder: Path, facts: Facts, languages: tuple[str, ...], kinds: Collection[str] | None = ()
 ) -> Faq:
-    """Read all topics, intents and examples of danger (of these `kinds`) of `folder`.
+    """Read all topics, intents and examples of danger of `folder`.
+
+    `kinds`: the kinds of danger that there are; None if they are not known.
 
     Raises:
-        ContentError: every mistake found, each with file, key and remedy.
+        ContentError: every mistake found, each with file, line, key and remedy.
     """
-    mistakes: list[str] = []
+    report = Report()
     topics: dict[str, Topic] = {}
-    examples: list[tuple[str, str, str]] = []
+    examples: list[Example] = []
     for path in sorted((folder / "topics").glob("*.yaml")):
-        try:
-            topic, lines = _topic(path, facts, languages)
-        except ContentError as error:
-            mistakes += error.mistakes
-            continue
-        topics[topic.id] = topic
-        examples += lines
+        if read := report.collect(_topic, path, facts, languages):
+            topics[path.stem] = read[0]
+            examples += read[1]
     for intent in INTENTS:
         path = folder / "intents" / f"{intent}.yaml"
-        try:
-            row = read_yaml(path)
-            examples += [
-                (intent, language, str(example))
-                for language, part in row["languages"].items()
-                for example in part["examples"]
-            ]
-        except ContentError as error:
-            mistakes += error.mistakes
-        except (KeyError, TypeError, AttributeError):
-            mistakes.append(f"{path.name}: languages: write `xx:` with `examples:`, a list.")
-    dangers: list[tuple[str, str, str]] = []
+        examples += report.collect(_intent, path, languages) or ()
+    dangers: list[Example] = []
     for path in sorted((folder / "risk").glob("*.yaml")):
-        try:
-            dangers += _dangers(path, languages, kinds)
-        except ContentError as error:
-            mistakes += error.mistakes
-    if not topics and not mistakes:
-        mistakes.append(f"{folder / 'topics'}: no topics here. Check BOT_FAQ_DIR.")
-    if mistakes:
-        raise ContentError(mistakes)
+        dangers += report.collect(_dangers, path, languages, kinds) or ()
+    if not topics and not report.mistakes:
+        report.mistakes.append(f"{folder / 'topics'}: no topics here. Check BOT_FAQ_DIR.")
+    if report.mistakes:
+        raise ContentError(report.mistakes)
     return Faq(topics, tuple(examples), tuple(dangers))
 
 
-def _dangers(
-    path: Path, languages: Collection[str], kinds: Collection[str]
-) -> Iterator[tuple[str, str, str]]:
-    row = read_yaml(path)
-    listed = row.get("examples") if isinstance(row, dict) else None
-    if path.stem not in languages or not isinstance(listed, dict):
-        what = "name the file after a language, and write `examples:` with kinds of danger in it."
-        raise ContentError([f"{path.name}: {what}"])
-    if unknown := set(listed) - {*kinds, HARMLESS}:
-        known = ", ".join((*kinds, HARMLESS))
-        raise ContentError(
-            [f"{path.name}: examples.{kind}: unknown. Use {known}." for kind in sorted(unknown)]
-        )
-    for kind, texts in listed.items():
-        for text in texts or ():
-            yield f"risk/{kind}", path.stem, str(text)
+class _File:
+    """One file of the FAQ while it is read: it knows where its mistakes are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mistakes: list[str] = []
+        self.row = read_yaml(path)
+
+    def wrong(self, what: str, *keys: str | int) -> None:
+        self.mistakes.append(f"{place(self.path, *keys)}: {what}")
+
+    def need(self, part: Any, kind: type[T], *keys: str | int) -> T:
+        """The value under the last key in `part`; an empty one if it is not there."""
+        value = part.get(keys[-1]) if isinstance(part, dict) else None
+        if isinstance(value, kind) and value:
+            return value
+        self.wrong(f"missing or no {_KIND[kind]}. Write it as in other topics.", *keys)
+        empty: T = _EMPTY[kind]
+        return empty
+
+    def known(self, part: Any, allowed: Collection[str], *keys: str | int) -> None:
+        """Name keys that mean nothing here: a slip of the pen would be lost silently."""
+        for key in part if isinstance(part, dict) else ():
+            if key not in allowed:
+                self.wrong(f"unknown key. Use one of {' '.join(allowed)}.", *keys, str(key))
+
+    def texts(self, part: Any, *keys: str | int) -> list[str]:
+        """The examples under the last key in `part`."""
+        listed = part.get(keys[-1]) if isinstance(part, dict) else None
+        if listed is None:
+            return []
+        if not isinstance(listed, list):
+            self.wrong("no list. Write one example a line, each after `- `.", *keys)
+            return []
+        for number, text in enumerate(listed):
+            if isinstance(text, (dict, list)) or not str(text or "").strip():
+                self.wrong("no text. Put the example into quotes.", *keys, number)
+        return [str(text) for text in listed]
+
+    def done(self) -> None:
+        """Raise what was found."""
+        if self.mistakes:
+            raise ContentError(self.mistakes)
 
 
-def _topic(
-    path: Path, facts: Facts, languages: tuple[str, ...]
-) -> tuple[Topic, list[tuple[str, str, str]]]:
-    row = read_yaml(path)
-    mistakes: list[str] = []
+_EMPTY: dict[type, Any] = {str: "", list: [], dict: {}, date: date(2000, 1, 1)}
+_KIND = {str: "text", list: "list", dict: "table", date: "date (YYYY-MM-DD)"}
 
-    def wrong(key: str, what: str) -> None:
-        mistakes.append(f"{path.name}: {key}: {what}")
 
-    def need(part: Any, key: str, kind: type, where: str = "") -> Any:
-        value = part.get(key) if isinstance(part, dict) else None
-        if not isinstance(value, kind) or (isinstance(value, (str, list, dict)) and not value):
-            wrong(where + key, f"missing or not a {kind.__name__}. Write it as in other topics.")
-            return kind() if kind is not date else date(2000, 1, 1)
-        return value
-
-    if need(row, "id", str) != path.stem:
-        wrong("id", f"must be the file's name, {path.stem}. Rename one of them.")
-    sources = tuple(
-        Source(
-            need(part, "title", str, f"sources.{number}."),
-            need(part, "publisher", str, f"sources.{number}."),
-            part.get("url") or "",
-            part.get("verified") is True,
-        )
-        for number, part in enumerate(need(row, "sources", list), 1)
-    )
-    editions: dict[str, Edition] = {}
-    lines: list[tuple[str, str, str]] = []
-    for language, part in need(row, "languages", dict).items():
-        where = f"languages.{language}."
+def _intent(path: Path, languages: Collection[str]) -> list[Example]:
+    file = _File(path)
+    examples: list[Example] = []
+    for language, part in file.need(file.row, dict, "languages").items():
+        where = ("languages", language)
         if language not in languages:
-            wrong(where.rstrip("."), f"unknown language. Use one of {' '.join(languages)}.")
-            continue
-        edition = Edition(
-            need(part, "title", str, where).strip(),
-            need(part, "answer", str, where).strip(),
-            str(part.get("sms") or "").strip(),
-            str(part.get("voice") or "").strip(),
-            str(part.get("review") or "draft"),
+            file.wrong(f"unknown language. Use one of {' '.join(languages)}.", *where)
+        file.known(part, EDITION_KEYS, *where)
+        for key in ("examples", "also"):
+            texts = file.texts(part, *where, key)
+            examples += [(path.stem, language, text) for text in texts]
+    file.done()
+    return examples
+
+
+def _dangers(
+    path: Path, languages: Collection[str], kinds: Collection[str] | None
+) -> list[Example]:
+    file = _File(path)
+    if path.stem not in languages:
+        file.wrong(f"no language of the desk. Name the file after one of {' '.join(languages)}.")
+    listed = file.need(file.row, dict, "examples")
+    examples: list[Example] = []
+    for kind in listed:
+        if kinds is not None and kind not in {*kinds, HARMLESS}:
+            file.wrong(f"unknown. Use {', '.join((*kinds, HARMLESS))}.", "examples", kind)
+        texts = file.texts(listed, "examples", kind)
+        examples += [(f"risk/{kind}", path.stem, text) for text in texts]
+    file.done()
+    return examples
+
+
+def _topic(path: Path, facts: Facts, languages: tuple[str, ...]) -> tuple[Topic, list[Example]]:
+    file = _File(path)
+    row = file.row if isinstance(file.row, dict) else {}
+    file.known(row, TOPIC_KEYS)
+    if file.need(row, str, "id") != path.stem:
+        file.wrong(f"must be the file's name, {path.stem}. Rename one of them.", "id")
+    sources = []
+    for number, part in enumerate(file.need(row, list, "sources")):
+        where = ("sources", number)
+        title = file.need(part, str, *where, "title")
+        publisher = file.need(part, str, *where, "publisher")
+        rest = part if isinstance(part, dict) else {}
+        sources.append(
+            Source(title, publisher, rest.get("url") or "", rest.get("verified") is True)
         )
-        if len(edition.title) > TITLE_LIMIT:
-            wrong(where + "title", f"{len(edition.title)} characters; at most {TITLE_LIMIT}.")
-        if len(facts.fill_known(edition.answer, language)) > ANSWER_LIMIT:
-            wrong(where + "answer", f"{len(edition.answer)} characters; at most {ANSWER_LIMIT}.")
-        for key, body in (
-            ("title", edition.title),
-            ("answer", edition.answer),
-            ("sms", edition.sms),
-            ("voice", edition.voice),
-        ):
-            for reference in facts.unknown(body):
-                wrong(
-                    where + key,
-                    f"{reference} is not in directory.yaml or figures.yaml. "
-                    "Add it there or correct the key.",
+    editions: dict[str, Edition] = {}
+    examples: list[Example] = []
+    for language, part in file.need(row, dict, "languages").items():
+        if language not in languages:
+            file.wrong(
+                f"unknown language. Use one of {' '.join(languages)}.", "languages", str(language)
+            )
+            continue
+        editions[language] = _edition(file, part, language, facts)
+        for key in ("examples", "also"):
+            texts = file.texts(part, "languages", language, key)
+            examples += [(f"faq/{path.stem}", language, text) for text in texts]
+            if key == "examples" and "-" not in language and len(texts) < FEWEST:
+                more = FEWEST - len(texts)
+                file.wrong(
+                    f"{len(texts)} examples; at least {FEWEST} are needed. Add {more}.",
+                    *("languages", language, key),
                 )
-            if "{" in REFERENCE.sub("", body):
-                wrong(where + key, "a brace that is no {tel:…} or {figure:…}. Take it out.")
-        editions[language] = edition
-        listed = part.get("examples") or []
-        if "-" not in language and len(listed) < 8:
-            wrong(where + "examples", f"{len(listed)} examples; at least 8 are needed.")
-        learned = [*listed, *(part.get("also") or [])]
-        lines += [(f"faq/{path.stem}", language, str(example)) for example in learned]
     topic = Topic(
         path.stem,
-        need(row, "category", str),
+        file.need(row, str, "category"),
         row.get("ask_human") is True,
-        need(row, "updated", date),
-        sources,
+        file.need(row, date, "updated"),
+        tuple(sources),
         tuple(map(str, row.get("unverified") or ())),
         editions,
     )
-    if mistakes:
-        raise ContentError(mistakes)
-    return topic, lines
+    if topic.category and topic.category not in CATEGORIES:
+        file.wrong(f"unknown. Use one of {' '.join(CATEGORIES)}.", "category")
+    file.done()
+    return topic, examples
+
+
+def _edition(file: _File, part: Any, language: str, facts: Facts) -> Edition:
+    where = ("languages", language)
+    file.known(part, EDITION_KEYS, *where)
+    rest = part if isinstance(part, dict) else {}
+    edition = Edition(
+        file.need(part, str, *where, "title").strip(),
+        file.need(part, str, *where, "answer").strip(),
+        str(rest.get("sms") or "").strip(),
+        str(rest.get("voice") or "").strip(),
+        str(rest.get("review") or "draft"),
+    )
+    japanese = language.partition("-")[0] == "ja"
+    for key, body, limit in (
+        ("title", edition.title, TITLE_LIMIT),
+        ("answer", edition.answer, ANSWER_LIMIT),
+        ("sms", edition.sms, SMS_LIMIT_JAPANESE if japanese else SMS_LIMIT),
+        ("voice", edition.voice, ANSWER_LIMIT),
+    ):
+        length = len(facts.fill_known(body, language))
+        if length > limit:
+            file.wrong(
+                f"{length} characters; at most {limit}. Shorten it by {length - limit}.",
+                *(*where, key),
+            )
+        for reference in facts.unknown(body):
+            file.wrong(
+                f"{reference} is not in directory.yaml or figures.yaml. "
+                "Add it there or correct the key.",
+                *(*where, key),
+            )
+        if set("{}") & set(REFERENCE.sub("", body)):
+            file.wrong(
+                "a brace that is no {tel:…} or {figure:…}. Take it out or complete it.",
+                *(*where, key),
+            )
+    return edition
