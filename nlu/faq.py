@@ -286,7 +286,9 @@ def read_topic(
         for key in ("examples", "also"):
             texts = file.texts(part, "languages", language, key)
             examples += [(f"faq/{path.stem}", language, text) for text in texts]
-            if key == "examples" and "-" not in language and len(texts) < FEWEST:
+            given = isinstance(part, dict) and part.get(key)  # faults in it are told already
+            few = len(texts) < FEWEST and bool(texts or not given)
+            if key == "examples" and "-" not in language and few:
                 more = FEWEST - len(texts)
                 file.wrong(
                     f"{len(texts)} examples; at least {FEWEST} are needed. Add {more}.",
