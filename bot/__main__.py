@@ -159,27 +159,23 @@ def status() -> None:
     state = _state(settings)
     if state is None:
         _fail(f"No desk answers at {_state_url(settings)}. Start it with `bot serve`.")
-    table = Table(show_header=False, box=None)
-    table.add_row(
-        "desk", "[green]ready[/]" if state["status"] == "ready" else f"[yellow]{state['status']}[/]"
-    )
+    colour = "green" if state["status"] == "ready" else "yellow"
+    rows = {"desk": f"[{colour}]{state['status']}[/]"}
     if "understanding" in state:
-        table.add_row("understanding", f"{state['understanding']}: {state['detail']}")
-        table.add_row("content", escape(_content(state, settings)))
-        table.add_row(
-            "mail",
-            "leaves by the relay"
+        cases = state["cases"]
+        rows |= {
+            "understanding": escape(f"{state['understanding']}: {state['detail']}"),
+            "content": escape(_content(state, settings)),
+            "mail": "leaves by the relay"
             if state["mail"] == "sent"
             else "kept here (BOT_SMTP_RELAY is not set)",
-        )
-        table.add_row("channels", state.get("channels", ""))
-        cases = state["cases"]
-        table.add_row(
-            "cases",
-            f"{cases.get('waiting', 0)} waiting, {cases.get('claimed', 0)} with counsellors, "
-            f"{cases.get('released', 0)} with the bot, {cases.get('overdue', 0)} overdue",
-        )
-    out.print(table)
+            "channels": state.get("channels", ""),
+            "cases": f"{cases.get('waiting', 0)} waiting, {cases.get('claimed', 0)} with "
+            f"counsellors, {cases.get('released', 0)} with the bot, "
+            f"{cases.get('overdue', 0)} overdue",
+        }
+    for name, value in rows.items():  # no table: a pipe would have it cut at 80 characters
+        out.print(f"{name:<14} {value}")
     if "understanding" not in state:  # its database is away
         raise typer.Exit(1)
 
@@ -465,9 +461,10 @@ def publish(
         progress.add_task("the desk takes it over", total=None)
         while time.monotonic() < deadline:
             state = _state(settings)
-            if state is None or state.get("content_refused"):
-                break
-            if state.get("content") == digest[:SHORT]:
+            if state is None or digest[:SHORT] in {
+                state.get("content"),
+                state.get("content_asked"),
+            }:
                 break
             time.sleep(0.5)
     if state is None:
@@ -477,7 +474,8 @@ def publish(
         if settings.rasa or settings.rasa_url:
             out.print("The new model follows as soon as it is loaded; `bot status` shows it.")
     else:
-        why = state.get("content_refused") or "it does not answer in time; see its log"
+        asked = state.get("content_asked") == digest[:SHORT]
+        why = state["content_refused"] if asked else "it has not looked at it in time; see its log"
         _fail(f"The desk keeps its old content: {why}")
 
 

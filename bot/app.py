@@ -160,6 +160,7 @@ class Program:
             "channels": ", ".join(self.channels),
             "content": self.publications.digest[:SHORT],
             "content_since": self.publications.since.isoformat(timespec="seconds"),
+            "content_asked": self.publications.asked[:SHORT],
             "content_refused": self.publications.refused,
         }
 

@@ -62,8 +62,10 @@ class Publications:
     use: Callable[[Loaded], Awaitable[None]]
     digest: str
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked: str = ""
+    """Digest of what was last looked at, taken over or not."""
     refused: str = ""
-    """Why the last published content was not taken over; "" if it was."""
+    """Why that was not taken over; "" if it was."""
 
     def __post_init__(self) -> None:
         self._seen = self._look()
@@ -88,11 +90,13 @@ class Publications:
             loaded = await asyncio.to_thread(self._load, wanted)
         except ContentError as error:
             count = len(error.mistakes)
+            self.asked = wanted
             self.refused = error.mistakes[0] + (f" (and {count - 1} more)" if count > 1 else "")
             log.warning("content_refused", digest=wanted[:SHORT], reason=self.refused)
             return
         await self.use(loaded)
-        self.digest, self.since, self.refused = wanted, datetime.now(UTC), ""
+        self.digest = self.asked = wanted
+        self.since, self.refused = datetime.now(UTC), ""
         log.info("content_taken_over", digest=wanted[:SHORT], topics=len(loaded.faq.topics))
 
     def _load(self, wanted: str) -> Loaded:
