@@ -9,8 +9,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import structlog
@@ -36,6 +37,7 @@ from bot.app import (
     channels_alone,
     lock,
 )
+from bot.check import check_content
 from bot.content import Loaded, load_content
 from bot.dialogue import Heard, Situation, decide
 from bot.evaluate import (
@@ -48,13 +50,17 @@ from bot.evaluate import (
     to_html,
     to_json,
 )
+from bot.new_topic import NewTopicError, new_topic
+from bot.publish import SHORT, digest_of_files, mark_published
 from channels.voice.prompts import SynthesiserError, folder_of, outdated, unvoiced, wanted
 from channels.voice.prompts import make as make_prompt
 from channels.voice.speech import Speech, load_sounds
 from config.content import ContentError
 from config.database import DatabaseUnavailableError
 from config.settings import ROOT, Settings, SettingsError, describe, load_settings
+from config.texts import JAPAN
 from config.vault import VaultError
+from nlu.faq_check import EASY
 from nlu.rasa_process import RasaProcess
 from nlu.train import TrainingError, content_digest, model_path, previous_model, train
 from nlu.understand import Understander, Understanding
@@ -160,34 +166,52 @@ def _taken(host: str, port: int) -> bool:
 def status() -> None:
     """Show how the running desk is: understanding, mail, and cases waiting."""
     settings = _settings()
-    url = f"http://127.0.0.1:{settings.http_port}/readyz"
-    try:
-        answer = httpx.get(url, timeout=5, trust_env=False)
-        state: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, ValueError):
-        _fail(f"No desk answers at {url}. Start it with `bot serve`.")
-    table = Table(show_header=False, box=None)
-    table.add_row(
-        "desk", "[green]ready[/]" if state["status"] == "ready" else f"[yellow]{state['status']}[/]"
-    )
+    state = _state(settings)
+    if state is None:
+        _fail(f"No desk answers at {_state_url(settings)}. Start it with `bot serve`.")
+    colour = "green" if state["status"] == "ready" else "yellow"
+    rows = {"desk": f"[{colour}]{state['status']}[/]"}
     if "understanding" in state:
-        table.add_row("understanding", f"{state['understanding']}: {state['detail']}")
-        table.add_row(
-            "mail",
-            "leaves by the relay"
+        cases = state["cases"]
+        rows |= {
+            "understanding": escape(f"{state['understanding']}: {state['detail']}"),
+            "content": escape(_content(state, settings)),
+            "mail": "leaves by the relay"
             if state["mail"] == "sent"
             else "kept here (BOT_SMTP_RELAY is not set)",
-        )
-        table.add_row("channels", state.get("channels", ""))
-        cases = state["cases"]
-        table.add_row(
-            "cases",
-            f"{cases.get('waiting', 0)} waiting, {cases.get('claimed', 0)} with counsellors, "
-            f"{cases.get('released', 0)} with the bot, {cases.get('overdue', 0)} overdue",
-        )
-    out.print(table)
-    if answer.status_code != 200:
+            "channels": state.get("channels", ""),
+            "cases": f"{cases.get('waiting', 0)} waiting, {cases.get('claimed', 0)} with "
+            f"counsellors, {cases.get('released', 0)} with the bot, "
+            f"{cases.get('overdue', 0)} overdue",
+        }
+    for name, value in rows.items():  # no table: a pipe would have it cut at 80 characters
+        out.print(f"{name:<14} {value}")
+    if "understanding" not in state:  # its database is away
         raise typer.Exit(1)
+
+
+def _content(state: dict[str, Any], settings: Settings) -> str:
+    """Which content the desk serves since when, and whether the files say something else."""
+    since = datetime.fromisoformat(state["content_since"]).astimezone(JAPAN)
+    line = f"{state['content']}, since {since:%Y-%m-%d %H:%M}"
+    if state["content_refused"]:
+        return f"{line}; what was published last is refused: {state['content_refused']}"
+    if state["content"] != digest_of_files(settings.faq_dir)[:SHORT]:
+        return f"{line}; the files were edited since (`bot faq publish`)"
+    return line
+
+
+def _state_url(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.http_port}/readyz"
+
+
+def _state(settings: Settings) -> dict[str, Any] | None:
+    """What the running desk says of itself, or None if none answers."""
+    try:
+        found: dict[str, Any] = httpx.get(_state_url(settings), timeout=5, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return found
 
 
 @app.command("settings")
@@ -309,17 +333,19 @@ def train_now() -> None:
     """Install Rasa's environment if needed and train it for the present FAQ (result is kept)."""
     settings = _settings()
     _log(settings.log_level)
-    loaded = load_content(settings.faq_dir)
+    out.print(f"The model for this FAQ is {_train(load_content(settings.faq_dir), settings)}.")
+
+
+def _train(loaded: Loaded, settings: Settings) -> Path:
     with _progress() as progress:
         task = progress.add_task("beginning", total=None)
-        model = asyncio.run(
+        return asyncio.run(
             train(
                 loaded.faq.training(),
                 settings.rasa_home,
                 lambda line: progress.update(task, description=line),
             )
         )
-    out.print(f"The model for this FAQ is {model}.")
 
 
 Name = Annotated[
@@ -428,20 +454,116 @@ def _on_channels(name: str, *, setup: bool) -> None:
 
 
 @faq_app.command("check")
-def check() -> None:
-    """Check all content: FAQ, texts, directory, figures, risk words. Names file, key and remedy."""
-    loaded = load_content(_settings().faq_dir)
-    faults = loaded.lexicon.check()
-    for fault in faults:
-        err.print(fault, markup=False)
-    drafts = len(loaded.drafts())
-    out.print(
-        f"{len(loaded.faq.topics)} topics, {len(loaded.faq.examples)} examples, "
-        f"{len(loaded.content.all_texts)} texts. {drafts} texts are still drafts that no native "
-        "speaker has checked (see the console, Drafts)."
-    )
-    if faults:
+def check(
+    easy: Annotated[
+        bool, typer.Option("--easy", help="Show all that is hard in texts of easy Japanese.")
+    ] = False,
+) -> None:
+    """Check all that the desk says: FAQ, other texts, directory, figures, risk words.
+
+    Each finding names its file, line and remedy, one a line. **Mistakes** keep content from being
+    published (exit code 1); **warnings** do not (exit code 0).
+    """
+    if not _checked(easy=easy):
         raise typer.Exit(1)
+
+
+@faq_app.command("new")
+def new(
+    topic: Annotated[str, typer.Argument(help="Its id, which never changes, e.g. `wage_unpaid`.")],
+    category: Annotated[str, typer.Option(help="work, residence, money, life or service.")],
+) -> None:
+    """Write the file of a new topic, with all languages to fill in."""
+    try:
+        path = new_topic(_settings().faq_dir, topic, category)
+    except NewTopicError as error:
+        _fail(str(error))
+    out.print(f"Written: {path}", markup=False)
+    out.print(
+        "1. Fill in the source, and for each language title, answer and examples.\n"
+        "2. `bot faq check` says what is left. The desk leaves the topic out until then.\n"
+        "3. Take out the line `publish: false`, then run `bot faq publish`.",
+        markup=False,
+    )
+
+
+@faq_app.command("publish")
+def publish(
+    train_first: Annotated[
+        bool,
+        typer.Option(
+            "--train/--no-train",
+            help="Make the model first; else the desk makes it afterwards, by itself.",
+        ),
+    ] = True,
+) -> None:
+    """Check the content, train the understanding, and let the running desk take both over.
+
+    The desk goes on meanwhile. With any mistake, nothing is published and it keeps what it has.
+    Editing files alone changes nothing in a running desk.
+    """
+    settings = _settings()
+    _log("error")
+    digest = digest_of_files(settings.faq_dir)
+    if not _checked():
+        _fail("Nothing was published. Mend the mistakes, then publish again.")
+    if train_first and settings.rasa and not settings.rasa_url:
+        _train(load_content(settings.faq_dir), settings)
+    if digest_of_files(settings.faq_dir) != digest:
+        _fail("The files were edited meanwhile, so nothing was published. Publish again.")
+    mark_published(settings.data_dir, digest)
+    state: dict[str, Any] | None = None
+    deadline = time.monotonic() + 60
+    with _progress() as progress:
+        progress.add_task("the desk takes it over", total=None)
+        while time.monotonic() < deadline:
+            state = _state(settings)
+            if state is None or digest[:SHORT] in {
+                state.get("content"),
+                state.get("content_asked"),
+            }:
+                break
+            time.sleep(0.5)
+    if state is None:
+        out.print("Published. No desk is running here; it begins with this when it starts.")
+    elif state.get("content") == digest[:SHORT]:
+        out.print(f"[green]Published.[/] The desk now speaks by {digest[:SHORT]}.")
+        if settings.rasa or settings.rasa_url:
+            out.print("The new model follows as soon as it is loaded; `bot status` shows it.")
+    else:
+        asked = state.get("content_asked") == digest[:SHORT]
+        why = state["content_refused"] if asked else "it has not looked at it in time; see its log"
+        _fail(f"The desk keeps its old content: {why}")
+
+
+def _checked(*, easy: bool = False) -> bool:
+    """Check all content and print what is found; whether it may be published."""
+    faq_dir = _settings().faq_dir
+    report = check_content(faq_dir)
+    for group, lines in report.warnings.items():
+        if not lines:
+            continue
+        out.print(f"[yellow]{len(lines)} warnings: {group}[/]")
+        if group == EASY and not easy:
+            out.print("[dim]`bot faq check --easy` shows them.[/]")
+            continue
+        for line in lines:
+            out.print(line, markup=False)
+    if report.mistakes:
+        out.print(f"[red]{len(report.mistakes)} mistakes[/]")
+        for line in report.mistakes:
+            out.print(line, markup=False)
+    if report.drafts:
+        columns = list(dict.fromkeys(language for _, language in report.drafts))
+        table = Table("drafts", *columns, box=None)
+        for kind in dict.fromkeys(kind for kind, _ in report.drafts):
+            table.add_row(kind, *(str(report.drafts[kind, language]) for language in columns))
+        out.print(table)
+        out.print("[dim]No native speaker has checked these; the console lists them.[/]")
+    warnings = sum(map(len, report.warnings.values()))
+    colour = "red" if report.mistakes else "green"
+    out.print(f"[{colour}]{len(report.mistakes)} mistakes, {warnings} warnings in {faq_dir}.[/]")
+    return not report.mistakes
 
 
 @app.command()
@@ -599,7 +721,7 @@ def _without_values(
     return event
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     err.print(message, style="red", markup=False)
     raise typer.Exit(1)
 

@@ -20,8 +20,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.content import load_content
+from bot.content import Loaded, load_content
 from bot.link_page import link_page
+from bot.publish import SHORT, Publications, digest_of_files
 from bot.turn import Content, Worker
 from channels.context import ChannelContext
 from channels.email import Email, EmailSettings
@@ -113,7 +114,7 @@ class Program:
 
     settings: Settings
     database: Database
-    content: Content
+    loaded: Loaded
     desk: Desk
     inbox: Inbox
     channels: dict[str, Channel]
@@ -122,8 +123,32 @@ class Program:
     rasa: RasaProcess | None
     worker: Worker
     console: ConsoleContext
+    publications: Publications
     new_key: bool
     password: str | None
+
+    @property
+    def content(self) -> Content:
+        """The texts and rules in force."""
+        return self.loaded.content
+
+    async def use(self, loaded: Loaded) -> None:
+        """Speak and understand by this content from now on: the one place where it is replaced.
+
+        Turns under way end with the content that they began with; its wordings stay published.
+        """
+        words = loaded.content.all_texts
+        self.desk.published = await self.database.write(publish, words.values())
+        self.loaded = loaded
+        self.desk.texts = loaded.content.texts
+        self.worker.content = loaded.content
+        self.worker.understander.lexicon = loaded.lexicon
+        self.worker.understander.lexical = loaded.lexical
+        telephone = self.channels.get("voice")
+        if isinstance(telephone, Voice):
+            telephone.speech.use(words)
+        if self.rasa is not None:
+            self.rasa.renew()
 
     def state(self) -> dict[str, str]:
         """Live state: how well messages are understood, and whether mail leaves."""
@@ -133,6 +158,10 @@ class Program:
             "detail": "switched off by BOT_RASA" if rasa is None else rasa.detail,
             "mail": "sent" if self.settings.smtp_relay else "kept",
             "channels": ", ".join(self.channels),
+            "content": self.publications.digest[:SHORT],
+            "content_since": self.publications.since.isoformat(timespec="seconds"),
+            "content_asked": self.publications.asked[:SHORT],
+            "content_refused": self.publications.refused,
         }
 
 
@@ -146,6 +175,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     settings.data_dir.chmod(0o700)  # words and addresses: the operator's eyes only
     vault, new_key = load_vault(settings.data_dir, settings.data_key.get_secret_value())
     use_vault(vault)
+    digest = digest_of_files(settings.faq_dir)
     loaded = load_content(settings.faq_dir)
     hours = load_hours()
     database = Database(settings.database, threads=max(4, settings.workers))
@@ -158,8 +188,10 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     store = MediaStore(settings.media_home, settings.media_limit_mb * 1_048_576, settings.url)
     inbox = Inbox(database, store, desk.undelivered)
 
+    program: Program
+
     def texts() -> Texts:
-        return loaded.content.texts
+        return desk.texts
 
     context = ChannelContext(inbox, database, settings, texts, store)
     calls = Calls(desk)
@@ -169,7 +201,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     if settings.rasa or settings.rasa_url:
         rasa = RasaProcess(
             settings.rasa_home,
-            loaded.faq.training,
+            lambda: program.loaded.faq.training(),
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),
             on_change=on_rasa,
@@ -180,7 +212,6 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
     worker = Worker(
         database, channels, understander, desk, loaded.content, settings.workers, settings.url
     )
-    program: Program
 
     def state() -> Mapping[str, str]:
         return program.state()
@@ -189,21 +220,21 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         database=database,
         desk=desk,
         media=store,
-        faq_titles=loaded.title,
-        risk_names=loaded.risk_name,
+        faq_titles=lambda topic, language: program.loaded.title(topic, language),
+        risk_names=lambda kind, language: program.loaded.risk_name(kind, language),
         outcomes=read_yaml(CONFIG / "outcomes.yaml"),
         languages=loaded.content.texts.languages,
         https=settings.https,
         data_dir=settings.data_dir,
         status=state,
-        drafts=loaded.drafts,
+        drafts=lambda: program.loaded.drafts(),
         calls=calls,
         telephone=telephone if isinstance(telephone, Voice) else None,
     )
     program = Program(
         settings,
         database,
-        loaded.content,
+        loaded,
         desk,
         inbox,
         channels,
@@ -212,6 +243,7 @@ def build(settings: Settings, on_rasa: Callable[[str, str], None] | None = None)
         rasa,
         worker,
         console,
+        Publications(settings.data_dir, settings.faq_dir, lambda fresh: program.use(fresh), digest),
         new_key,
         first_password(settings.data_dir),
     )
@@ -306,7 +338,7 @@ def application(program: Program) -> Starlette:
         Route("/metrics", metrics),
         Mount("/console", routes=console_routes(program.console)),
         *program.media.store.routes(program.database),
-        link_page(program.channels, program.content.texts, program.settings.url),
+        link_page(program.channels, lambda: program.content.texts, program.settings.url),
         *(route for channel in program.channels.values() for route in channel.routes()),
     ]
     return Starlette(
@@ -344,6 +376,7 @@ async def running(program: Program) -> AsyncIterator[None]:
             start(program.worker.run())
             start(program.worker.sweep())
             start(program.media.run())
+            start(program.publications.watch())
             if program.rasa is not None:
                 await program.rasa.start()
             try:

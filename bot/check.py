@@ -7,7 +7,7 @@ from pathlib import Path
 from bot.content import load_content, load_risk_words
 from bot.dialogue import load_thresholds
 from channels.voice.speech import load_sounds
-from config.content import Report, place
+from config.content import ContentError, Report, place
 from config.easy_japanese import KINDS, doubts
 from config.facts import CONFIG, Facts, read_facts
 from config.texts import JAPAN, Texts, load_languages, load_texts
@@ -27,17 +27,21 @@ def check_content(faq_dir: Path, today: date | None = None) -> Report:
     report = Report()
     facts = read_facts(report.mistakes)
     languages, registers = load_languages()
-    for load in (load_thresholds, load_sounds, load_hours):
+    for load in (load_sounds, load_hours):
         report.collect(load)
-    lexicon = report.collect(load_risk_words)
-    if lexicon is not None:
-        report.mistakes += lexicon.check()
-    texts = report.collect(load_texts, facts)
-    if not report.mistakes:  # what the desk itself does; it reads the FAQ, too
-        report.collect(load_content, faq_dir)
-    else:
+    lexicon, texts = None, None
+    try:
+        loaded = load_content(faq_dir)
+    except ContentError as error:  # it stops at the first files that have mistakes
+        report.collect(load_thresholds)
+        lexicon, texts = report.collect(load_risk_words), report.collect(load_texts, facts)
         kinds = tuple(lexicon.types) if lexicon else None
         report.collect(load_faq, faq_dir, facts, (*languages, *registers), kinds)
+        report.mistakes = report.mistakes or error.mistakes
+    else:
+        lexicon, texts = loaded.lexicon, loaded.content.texts
+    if lexicon is not None:
+        report.mistakes += lexicon.check()
     check_faq(report, faq_dir, facts, (*languages, *registers), today)
     if texts is not None:
         _catalogue(report, texts)
@@ -75,7 +79,7 @@ def _directory(report: Report, facts: Facts, today: date) -> None:
     if old:
         report.warnings["directory"].append(
             f"{place(path, old[0])}: {len(old)} of {len(facts.directory)} numbers were not "
-            f"confirmed at the body itself within {CONFIRMED_FOR.days} days. Call there, then write "
+            f"confirmed at the body itself within {CONFIRMED_FOR.days} days. Ask there, then write "
             "the day into `last_verified` and your name into `verified_by`."
         )
 

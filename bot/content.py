@@ -1,7 +1,7 @@
 """All content of the desk, loaded and checked as one: texts, FAQ, risk words, thresholds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.dialogue import Library, load_thresholds
@@ -76,6 +76,8 @@ def load_content(faq_dir: Path) -> Loaded:
     lexicon = load_risk_words()
     registers = sorted({language for _, language in texts.texts} - set(texts.languages))
     faq = load_faq(faq_dir, facts, (*texts.languages, *registers), tuple(lexicon.types))
+    spoken = [row for row in lexicon.examples() if row[0] != "risk/harmless" or _calm(lexicon, row)]
+    faq = replace(faq, dangers=(*faq.dangers, *spoken))
     words = _all(texts, faq, facts)
     library = Library(
         languages=tuple(texts.languages),
@@ -98,6 +100,11 @@ def load_content(faq_dir: Path) -> Loaded:
         LexicalSearch(faq.examples),
         Content(texts, library, load_thresholds(), words),
     )
+
+
+def _calm(lexicon: RiskLexicon, row: tuple[str, str, str]) -> bool:
+    """Whether a message that is silent for one kind of danger is so for all."""
+    return lexicon.find(row[2]).level == "none"
 
 
 def load_risk_words() -> RiskLexicon:

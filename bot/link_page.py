@@ -1,7 +1,7 @@
 """The page behind the link of a joining code: one button per channel, each with the code ready."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import segno
@@ -23,7 +23,7 @@ HEADERS = {
 }
 
 
-def link_page(channels: Mapping[str, Channel], texts: Texts, url: str) -> Route:
+def link_page(channels: Mapping[str, Channel], texts: Callable[[], Texts], url: str) -> Route:
     """The route `/link/{code}`. It neither checks nor uses up the code: the channels do that."""
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 
@@ -31,15 +31,16 @@ def link_page(channels: Mapping[str, Channel], texts: Texts, url: str) -> Route:
         code = request.path_params["code"]
         if not re.fullmatch(r"[0-9]{8}", code):
             return Response(status_code=404)
-        language = texts.preferred(request.headers.get("accept-language", ""))
+        words = texts()
+        language = words.preferred(request.headers.get("accept-language", ""))
         picture = segno.make(f"{url}/link/{code}").svg_inline(scale=5, border=2)
         content = pages.get_template("link_page.html").render(
             language=language,
-            title=texts("webchat.title", language).body,
-            heading=texts("link.page", language).render({"code": f"{code[:4]} {code[4:]}"}),
-            scan=texts("link.scan", language).body,
+            title=words("webchat.title", language).body,
+            heading=words("link.page", language).render({"code": f"{code[:4]} {code[4:]}"}),
+            scan=words("link.scan", language).body,
             ways=[
-                (texts(f"channel.{name}", language).body, place)
+                (words(f"channel.{name}", language).body, place)
                 for name, channel in channels.items()
                 if (place := channel.entrance(code))
             ],

@@ -57,7 +57,8 @@ _FILLED = re.compile(
 )
 _MEANING = re.compile(r"〈=([^〉]*)〉")
 _QUOTE = re.compile(r"「[^」]*」|『[^』]*』")
-_STOPS_INSIDE = re.compile(r"[。！？!?](?=[^「」『』〈〉()（）]*[」』〉)）])")
+_INSIDE = re.compile(r"〈[^〉]*〉|「[^」]*」|『[^』]*』|[(（][^()（）]*[)）]")
+_STOP = re.compile(r"[。！？!?]")
 _BRACKETS = re.compile(r"[(（][^()（）]*[)）]")
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]|[^。！？!?\n]+")
 _POLITE = re.compile(
@@ -94,7 +95,8 @@ def doubts(text: str, *, sentences: bool = True) -> Iterator[Doubt]:
 
     `sentences=False` for titles and buttons, which need not be sentences.
     """
-    body = _STOPS_INSIDE.sub("", _FILLED.sub("0", text))
+    # a full stop inside of quotes or brackets does not end the sentence
+    body = _INSIDE.sub(lambda m: _STOP.sub("", m[0]), _FILLED.sub("0", text))
     explained = {word for word in _KATAKANA.findall(body) if f"{word}〈=" in body}
     for match in _SENTENCE.finditer(body):
         whole = match.group().strip()

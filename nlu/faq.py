@@ -20,7 +20,16 @@ from config.texts import Text, Texts
 INTENTS = ("greet", "thanks", "goodbye", "human", "out_of_scope")
 HARMLESS = "harmless"
 CATEGORIES = ("work", "residence", "money", "life", "service")
-TOPIC_KEYS = ("id", "category", "ask_human", "updated", "sources", "unverified", "languages")
+TOPIC_KEYS = (
+    "id",
+    "publish",
+    "category",
+    "ask_human",
+    "updated",
+    "sources",
+    "unverified",
+    "languages",
+)
 EDITION_KEYS = ("review", "title", "answer", "sms", "voice", "examples", "also")
 TITLE_LIMIT, ANSWER_LIMIT, SMS_LIMIT, SMS_LIMIT_JAPANESE = 40, 900, 300, 160
 """Characters at most, with numbers and figures filled in."""
@@ -135,7 +144,10 @@ def load_faq(
     topics: dict[str, Topic] = {}
     examples: list[Example] = []
     for path in sorted((folder / "topics").glob("*.yaml")):
-        if read := report.collect(_topic, path, facts, languages):
+        file = report.collect(FaqFile, path)
+        if file is None or file.unfinished:
+            continue
+        if read := report.collect(read_topic, file, facts, languages):
             topics[path.stem] = read[0]
             examples += read[1]
     for intent in INTENTS:
@@ -151,13 +163,18 @@ def load_faq(
     return Faq(topics, tuple(examples), tuple(dangers))
 
 
-class _File:
+class FaqFile:
     """One file of the FAQ while it is read: it knows where its mistakes are."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.mistakes: list[str] = []
         self.row = read_yaml(path)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it says `publish: false`: a topic half written must not keep others back."""
+        return isinstance(self.row, dict) and self.row.get("publish") is False
 
     def wrong(self, what: str, *keys: str | int) -> None:
         self.mistakes.append(f"{place(self.path, *keys)}: {what}")
@@ -185,10 +202,13 @@ class _File:
         if not isinstance(listed, list):
             self.wrong("no list. Write one example a line, each after `- `.", *keys)
             return []
+        empty = [number for number, text in enumerate(listed) if not str(text or "").strip()]
+        if empty:
+            self.wrong(f"{len(empty)} empty. Write an example, or take it out.", *keys, empty[0])
         for number, text in enumerate(listed):
-            if isinstance(text, (dict, list)) or not str(text or "").strip():
-                self.wrong("no text. Put the example into quotes.", *keys, number)
-        return [str(text) for text in listed]
+            if isinstance(text, (dict, list)) and text:
+                self.wrong("no plain text. Put the example into quotes.", *keys, number)
+        return [str(text) for text in listed if text]
 
     def done(self) -> None:
         """Raise what was found."""
@@ -201,7 +221,7 @@ _KIND = {str: "text", list: "list", dict: "table", date: "date (YYYY-MM-DD)"}
 
 
 def _intent(path: Path, languages: Collection[str]) -> list[Example]:
-    file = _File(path)
+    file = FaqFile(path)
     examples: list[Example] = []
     for language, part in file.need(file.row, dict, "languages").items():
         where = ("languages", language)
@@ -218,7 +238,7 @@ def _intent(path: Path, languages: Collection[str]) -> list[Example]:
 def _dangers(
     path: Path, languages: Collection[str], kinds: Collection[str] | None
 ) -> list[Example]:
-    file = _File(path)
+    file = FaqFile(path)
     if path.stem not in languages:
         file.wrong(f"no language of the desk. Name the file after one of {' '.join(languages)}.")
     listed = file.need(file.row, dict, "examples")
@@ -232,8 +252,15 @@ def _dangers(
     return examples
 
 
-def _topic(path: Path, facts: Facts, languages: tuple[str, ...]) -> tuple[Topic, list[Example]]:
-    file = _File(path)
+def read_topic(
+    file: FaqFile, facts: Facts, languages: tuple[str, ...]
+) -> tuple[Topic, list[Example]]:
+    """The topic of a file, and its examples.
+
+    Raises:
+        ContentError: every mistake.
+    """
+    path = file.path
     row = file.row if isinstance(file.row, dict) else {}
     file.known(row, TOPIC_KEYS)
     if file.need(row, str, "id") != path.stem:
@@ -259,7 +286,9 @@ def _topic(path: Path, facts: Facts, languages: tuple[str, ...]) -> tuple[Topic,
         for key in ("examples", "also"):
             texts = file.texts(part, "languages", language, key)
             examples += [(f"faq/{path.stem}", language, text) for text in texts]
-            if key == "examples" and "-" not in language and len(texts) < FEWEST:
+            given = isinstance(part, dict) and part.get(key)  # faults in it are told already
+            few = len(texts) < FEWEST and bool(texts or not given)
+            if key == "examples" and "-" not in language and few:
                 more = FEWEST - len(texts)
                 file.wrong(
                     f"{len(texts)} examples; at least {FEWEST} are needed. Add {more}.",
@@ -280,7 +309,7 @@ def _topic(path: Path, facts: Facts, languages: tuple[str, ...]) -> tuple[Topic,
     return topic, examples
 
 
-def _edition(file: _File, part: Any, language: str, facts: Facts) -> Edition:
+def _edition(file: FaqFile, part: Any, language: str, facts: Facts) -> Edition:
     where = ("languages", language)
     file.known(part, EDITION_KEYS, *where)
     rest = part if isinstance(part, dict) else {}

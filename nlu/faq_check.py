@@ -20,12 +20,12 @@ from rapidfuzz import fuzz
 from config.content import ContentError, Report, place, read_yaml
 from config.easy_japanese import KINDS, doubts
 from config.facts import REFERENCE, Facts
-from nlu.faq import FEWEST, HARMLESS, INTENTS, MOST
+from nlu.faq import FEWEST, HARMLESS, INTENTS, MOST, FaqFile, read_topic
 
 NEAR = 90
 """Likeness from 0 to 100 from which two examples of a topic teach hardly more than one."""
 OLD = timedelta(days=365)
-EASY = "easy Japanese"
+EASY, UNFINISHED = "easy Japanese", "unfinished topics"
 _OTHER = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
 
@@ -43,7 +43,7 @@ class _Example:
 
 
 def check_faq(
-    report: Report, folder: Path, facts: Facts, languages: Collection[str], today: date
+    report: Report, folder: Path, facts: Facts, languages: tuple[str, ...], today: date
 ) -> None:
     """Add what is found in the files of `folder` that can be read to `report`.
 
@@ -65,16 +65,26 @@ def check_faq(
                 examples += _examples(path, f"risk/{kind}", path.stem, kinds, ("examples",), kind)
             continue
         topic = path.parent.name == "topics"
+        unfinished = topic and row.get("publish") is False
+        found = Report() if unfinished else report
+        if unfinished:
+            found.collect(read_topic, FaqFile(path), facts, languages)
         intent = f"faq/{path.stem}" if topic else path.stem
         editions = _editions(row)
-        _missing(report, path, editions, [code for code in languages if topic or "-" not in code])
+        _missing(found, path, editions, [code for code in languages if topic or "-" not in code])
         for language, part in editions.items():
             where = ("languages", language)
-            for key in ("examples", "also"):
+            for key in ("examples", "also") if not unfinished else ():
                 examples += _examples(path, intent, language, part, where, key)
-            _count(report, path, part, where, topic)
+            _count(found, path, part, where, topic)
         if topic:
-            _topic(report, path, row, editions, facts, today)
+            _topic(found, path, row, editions, facts, today)
+        if unfinished:
+            report.warnings[UNFINISHED].append(
+                f"{place(path, 'publish')}: the desk leaves this topic out. When what follows is "
+                "mended, take this line out."
+            )
+            report.warnings[UNFINISHED] += found.mistakes
     for code in languages:
         if "-" not in code and folder / "risk" / f"{code}.yaml" not in rows:
             report.mistakes.append(
@@ -97,7 +107,8 @@ def _examples(
     listed = part.get(key)
     for number, text in enumerate(listed if isinstance(listed, list) else ()):
         if isinstance(text, (str, int, float)):
-            yield _Example(path, (*where, key, number), intent, language, str(text), fold(str(text)))
+            text = str(text)
+            yield _Example(path, (*where, key, number), intent, language, text, fold(text))
 
 
 def fold(text: str) -> str:
@@ -144,12 +155,12 @@ def _topic(
     updated = row.get("updated")
     if isinstance(updated, date) and updated > today + timedelta(days=1):
         report.warnings["dates"].append(
-            f"{place(path, 'updated')}: {updated} is still to come. Write the day of the last check."
+            f"{place(path, 'updated')}: {updated} is still to come. Write the day of the check."
         )
     elif isinstance(updated, date) and updated < today - OLD:
         report.warnings["dates"].append(
-            f"{place(path, 'updated')}: {updated} is more than a year ago. Check the facts at their "
-            "sources, then write the new date."
+            f"{place(path, 'updated')}: {updated} is more than a year ago. Check the facts at "
+            "their sources, then write the new date."
         )
     report.warnings["references"] += _references(path, editions, facts)
     for language, part in editions.items():
@@ -162,9 +173,7 @@ def _topic(
                     report.warnings[EASY].append(f"{where}: {doubt.words}: {KINDS[doubt.kind]}")
 
 
-def _references(
-    path: Path, editions: dict[str, dict[str, Any]], facts: Facts
-) -> Iterator[str]:
+def _references(path: Path, editions: dict[str, dict[str, Any]], facts: Facts) -> Iterator[str]:
     """Facts that some editions of an answer have and others lack.
 
     A window that has a number per language, {tel:mhlw_vi}, is one fact, expected of the languages

@@ -1,5 +1,7 @@
 """How the program asks Rasa: the one file that speaks HTTP to it."""
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -56,6 +58,9 @@ class RasaClient:
             timeout=httpx.Timeout(timeout, connect=min(timeout, 3.0)),
             trust_env=False,
         )
+        self._asked = 0
+        self._answered = asyncio.Event()
+        self._answered.set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +72,13 @@ class RasaClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def at_rest(self, timeout: float) -> bool:
+        """Wait until nobody waits for an answer; False if somebody still does after `timeout`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._answered.wait()
+        return not self._asked
 
     async def close(self) -> None:
         """Close the connections."""
@@ -84,6 +96,17 @@ class RasaClient:
         hints = list(languages) if languages is not None else [None] * len(texts)
         if len(hints) != len(texts):
             raise ValueError("one language (or None) is needed for each text")
+        # counted from the first step on, so that whoever has this client is seen by `at_rest`
+        self._asked += 1
+        self._answered.clear()
+        try:
+            return await self._parse(texts, hints)
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._answered.set()
+
+    async def _parse(self, texts: Sequence[str], hints: Sequence[str | None]) -> list[RasaResult]:
         short = [text[:LONGEST_TEXT].encode("utf-8", "ignore").decode() for text in texts]
         results: list[RasaResult] = []
         for start in range(0, len(short), BATCH):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import structlog
 
@@ -43,6 +43,8 @@ MISSED_LOOKS = 3
 """So many looks without an answer and it is taken for hung."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 """Seconds before the next try after a fault; doubled each time."""
+FINISH = 15.0
+"""Seconds that a replaced Rasa has to answer what it was asked; longer than a request may take."""
 
 
 class RasaProcess:
@@ -192,16 +194,26 @@ class RasaProcess:
         # after a crash the same model again: that is quick, and a new one can wait
         model = self._served if self._served and self._served.exists() else await self._model()
         child = await self._start_child(model)
+        why = ""
         while True:
-            self._set("ready", f"Rasa serves {child.model.name}")
-            await self._until_renewal(child)
+            self._set("ready", f"Rasa serves {child.model.name}{why}")
+            await self._while_alive(child, asyncio.create_task(self._renew.wait()))
             self._renew.clear()
+            why = ""
+            making = asyncio.create_task(self._model(quietly=True))
             try:
-                model = await self._model(quietly=True)
+                await self._while_alive(child, making)
+            except TrainingError:
+                self._renew.set()  # first the old model again, then the new one
+                raise
+            try:
+                model = making.result()
                 if model != child.model:
                     child = await self._start_child(model)
-            except TrainingError as error:
-                logger.warning("rasa_keeps_old_model", reason=str(error))
+            except Exception as error:  # whatever it is, the good model stays
+                reason = str(error) if isinstance(error, TrainingError) else type(error).__name__
+                logger.warning("rasa_keeps_old_model", reason=reason)
+                why = f"; a newer model could not be made: {reason}"
 
     async def _model(self, *, quietly: bool = False) -> Path:
         """The model for today's examples; an older one if that cannot be made."""
@@ -240,31 +252,37 @@ class RasaProcess:
             raise
         old, self._child = self._child, child
         self._served = model
-        if old is not None:
-            await old.end()
+        if old is not None:  # new messages go to the new one; what the old one has begun, it ends
+            try:
+                await old.client.at_rest(FINISH)
+            finally:
+                await old.end()
         return child
 
-    async def _until_renewal(self, child: "_Child") -> None:
-        """Stay while the child lives and no renewal is asked for.
+    async def _while_alive(self, child: "_Child", work: asyncio.Task[Any]) -> None:
+        """Wait for `work` while the child lives and answers.
 
         Raises:
-            TrainingError: the child died or hangs; it is ended then.
+            TrainingError: the child died or hangs; `work` is cancelled then.
         """
         missed = 0
-        while not self._renew.is_set():
-            ended = asyncio.ensure_future(child.process.wait())
-            asked = asyncio.ensure_future(self._renew.wait())
-            await asyncio.wait(
-                {ended, asked}, timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
-            )
-            ended.cancel()
-            asked.cancel()
-            missed = 0 if await child.client.ready() else missed + 1
-            if child.process.returncode is not None or missed >= MISSED_LOOKS:
-                code = child.process.returncode
-                raise TrainingError(
-                    "Rasa hangs" if code is None else f"Rasa has ended (code {code})"
+        ended = asyncio.create_task(child.process.wait())
+        try:
+            while not work.done():
+                await asyncio.wait(
+                    {ended, work}, timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
                 )
+                missed = 0 if await child.client.ready() else missed + 1
+                if child.process.returncode is not None or missed >= MISSED_LOOKS:
+                    code = child.process.returncode
+                    raise TrainingError(
+                        "Rasa hangs" if code is None else f"Rasa has ended (code {code})"
+                    )
+        finally:
+            ended.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
 
 
 class _Child:

@@ -16,7 +16,7 @@ import gc
 import itertools
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
@@ -74,7 +74,7 @@ class Limits:
 
     high: float = 0.45
     emergency: float = 0.10
-    harmless: float = 0.80
+    harmless: float = 0.90
 
 
 # --- Reading a message into words -----------------------------------------------------------
@@ -591,6 +591,13 @@ class RiskLexicon:
             if not kept or kept[-1].type != item.type or item.end > kept[-1].end:
                 kept.append(item)
         return tuple(kept)
+
+    def examples(self) -> Iterator[tuple[str, str, str]]:
+        """What the file says of its own words, for the classifier to learn from: ``risk/<kind>``
+        or ``risk/harmless``, language, message."""
+        for entry in self._entries:
+            yield from ((f"risk/{entry.type}", entry.language, text) for text in entry.fires)
+            yield from (("risk/harmless", entry.language, text) for text in entry.silent)
 
     def check(self) -> list[str]:
         """Try every example of the file, and look for pairs of type and language without entry."""

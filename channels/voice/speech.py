@@ -134,6 +134,11 @@ class Speech:
         self.sounds, self.words, self.texts = sounds, words, texts
         self.folder, self.url = folder, url
 
+    def use(self, words: Mapping[tuple[str, str], Text]) -> None:
+        """Speak these published texts from now on."""
+        self.words = words
+        self.__dict__.pop("_numbers", None)  # the directory may have changed with them
+
     def text(self, text_id: str, language: str) -> Text:
         """A published text, in English if there is none in the language."""
         for code in (language, language.partition("-")[0], "en"):

@@ -87,7 +87,7 @@ async def test_a_receipt_of_lost_words_is_told_to_the_desk_once(
 )
 async def test_the_page_behind_a_code(path: str, language: str, status: int, words: str) -> None:
     channels: dict[str, Any] = {"line": Peer(), "sms": Peer()}
-    route = link_page(channels, LOADED.content.texts, "https://desk.example.org")
+    route = link_page(channels, lambda: LOADED.content.texts, "https://desk.example.org")
     transport = httpx.ASGITransport(Starlette(routes=[route]))
     async with httpx.AsyncClient(transport=transport, base_url="https://desk.test") as http:
         answer = await http.get(path, headers={"accept-language": language})

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -205,6 +206,109 @@ async def test_giant_and_broken_texts_are_cut_and_batched() -> None:
     assert [len(texts) for texts in seen] == [32, 32, 8]
     assert len(seen[0][0]) == 1000
     assert seen[0][1] == "a"
+
+
+class StandIn:
+    """A child that answers after a while, and not at all once it is ended."""
+
+    def __init__(self, model: Path) -> None:
+        self.model, self.ended = model, False
+        self.process = SimpleNamespace(returncode=None, pid=id(self), wait=asyncio.Event().wait)
+        self.client = RasaClient("http://rasa.test")
+        self.client._http = httpx.AsyncClient(
+            base_url="http://rasa.test", transport=httpx.MockTransport(self.answer)
+        )
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"model": self.model.name})
+        await asyncio.sleep(0.5)
+        if self.ended:
+            raise httpx.ReadError("ended")
+        item = {
+            "intent_ranking": [{"name": f"faq.{self.model.stem}", "confidence": 1}],
+            "language": {"code": "vi", "confidence": 0.5},
+        }
+        return httpx.Response(200, json=[item] * len(json.loads(request.content)["texts"]))
+
+    async def until_ready(self) -> None:
+        await asyncio.sleep(0.1)
+
+    async def end(self) -> None:
+        self.ended = True
+        await self.client.close()
+
+
+async def test_a_replaced_rasa_answers_what_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[StandIn] = []
+
+    async def launch(_python: Path, model: Path, _folder: Path) -> StandIn:
+        children.append(StandIn(model))
+        return children[-1]
+
+    async def install(*_: object) -> Path:
+        return tmp_path
+
+    async def made(_self: RasaProcess, *, quietly: bool = False) -> Path:
+        return tmp_path / f"model{len(children)}.tar"
+
+    monkeypatch.setattr("nlu.rasa_process._Child.launch", launch)
+    monkeypatch.setattr("nlu.rasa_process.install", install)
+    monkeypatch.setattr(RasaProcess, "_model", made)
+    async with RasaProcess(tmp_path, examples) as rasa:
+        assert await rasa.wait_ready(5)
+        assert rasa.client is not None
+        under_way = asyncio.create_task(rasa.client.parse(["a"] * 70))  # three requests, 1.5 s
+        await asyncio.sleep(0)
+        rasa.renew()
+        await until(lambda: len(children) == 2 and rasa.client is children[1].client, 5)
+        assert not children[0].ended
+        (new,) = await rasa.client.parse(["b"])
+        assert new.intents[0][0] == "faq/model1"
+        old = await under_way
+        assert {result.intents[0][0] for result in old} == {"faq/model0"}
+        await until(lambda: children[0].ended, 5)
+        assert rasa.state == "ready"
+
+
+async def test_a_rasa_that_hangs_is_not_waited_for_for_ever() -> None:
+    child = StandIn(Path("m"))
+    asked = asyncio.create_task(child.client.parse(["a"]))
+    await asyncio.sleep(0)
+    assert not await child.client.at_rest(0.05)
+    await asked
+    assert await child.client.at_rest(0.05)
+
+
+async def test_a_new_model_that_cannot_be_made_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[StandIn] = []
+
+    async def launch(_python: Path, model: Path, _folder: Path) -> StandIn:
+        children.append(StandIn(model))
+        return children[-1]
+
+    async def install(*_: object) -> Path:
+        return tmp_path
+
+    async def made(_self: RasaProcess, *, quietly: bool = False) -> Path:
+        if children:
+            raise TrainingError("the new model was refused")
+        return tmp_path / "good.tar"
+
+    monkeypatch.setattr("nlu.rasa_process._Child.launch", launch)
+    monkeypatch.setattr("nlu.rasa_process.install", install)
+    monkeypatch.setattr(RasaProcess, "_model", made)
+    async with RasaProcess(tmp_path, examples) as rasa:
+        assert await rasa.wait_ready(5)
+        rasa.renew()
+        await until(lambda: "refused" in rasa.detail, 5)
+        assert rasa.state == "ready"
+        assert rasa.client is children[0].client
+        assert not children[0].ended
 
 
 # --- with Rasa ---
@@ -414,3 +518,33 @@ async def test_stock_rasa_tools_accept_the_data(rasa: RasaProcess, tmp_path: Pat
     )
     output, _ = await asyncio.wait_for(check.communicate(), 120)
     assert check.returncode == 0, output.decode()[-2000:]
+
+
+@_marked
+async def test_a_new_model_takes_over_while_messages_flow(
+    rasa: RasaProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No message falls back to the simpler understanding, neither before nor after the change."""
+    before = rasa.pid
+    more = [*examples(), ("greet", "en", "good day to you all"), ("greet", "en", "hello friends")]
+    monkeypatch.setattr(rasa, "_examples", lambda: more)
+    answered = {"old": 0, "new": 0}
+    stop = asyncio.Event()
+
+    async def writer() -> None:
+        while not stop.is_set():
+            client = rasa.client
+            assert client is not None
+            side = "old" if rasa.pid == before else "new"
+            (result,) = await client.parse(["my boss did not pay salary"])
+            assert result.intents[0][0] == "faq/wage_unpaid"
+            answered[side] += 1
+
+    writers = [asyncio.create_task(writer()) for _ in range(4)]
+    rasa.renew()
+    await until(lambda: answered["new"] > 40 or any(task.done() for task in writers), 300)
+    stop.set()
+    await asyncio.gather(*writers)  # none of them was refused an answer
+    assert answered["old"] > 0
+    assert rasa.pid != before
+    assert rasa.state == "ready"
