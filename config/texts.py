@@ -21,6 +21,7 @@ from babel.messages.pofile import PoFileError, read_po
 
 from config.content import ContentError, read_yaml
 from config.facts import CONFIG, REFERENCE, Facts
+from config.traditional import traditional
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -80,6 +81,8 @@ class Texts:
     languages: dict[str, Language]
     texts: dict[tuple[str, str], Text]
     commands: dict[str, dict[str, tuple[str, ...]]]
+    registers: dict[str, Language] = field(default_factory=dict)
+    """Ways of writing a language, such as ja-easy; `babel` is how they write dates."""
 
     def __call__(self, text_id: str, language: str) -> Text:
         """The text in `language` (a register such as ja-easy falls back to its language)."""
@@ -121,22 +124,27 @@ class Texts:
         """Parameters that every text may use: the words that call commands in `language`."""
         base = language.partition("-")[0]
         return {
-            f"command_{name}": by_language.get(base, by_language["en"])[0]
+            f"command_{name}": (
+                by_language.get(language) or by_language.get(base) or by_language["en"]
+            )[0]
             for name, by_language in self.commands.items()
         }
 
     def when(self, moment: datetime, language: str) -> str:
         """A moment in Japan time as a speaker of `language` writes it, with the weekday."""
-        locale = self.languages[language.partition("-")[0]].babel
+        locale = self._locale(language)
         local = moment.astimezone(JAPAN)
-        pattern = "M月d日(EEE) HH:mm" if locale in {"ja", "zh_Hans"} else "EEEE, d MMMM, HH:mm"
+        han = locale.startswith(("ja", "zh"))
+        pattern = "M月d日(EEE) HH:mm" if han else "EEEE, d MMMM, HH:mm"
         return format_datetime(local, pattern, locale=locale)
 
     def date(self, moment: datetime, language: str) -> str:
         """A date as a speaker of `language` writes it."""
-        return format_date(
-            moment, "medium", locale=self.languages[language.partition("-")[0]].babel
-        )
+        return format_date(moment, "medium", locale=self._locale(language))
+
+    def _locale(self, language: str) -> str:
+        known = self.registers.get(language) or self.languages[language.partition("-")[0]]
+        return known.babel
 
 
 def _plain(message: str) -> str:
@@ -159,15 +167,20 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
             reference, over-long button.
     """
     listed = read_yaml(folder / "languages.yaml")
-    registers = listed.pop("registers", {})
+    ways = listed.pop("registers", {})
     languages = {
         code: Language(code, row["name"], row["en"], row["babel"]) for code, row in listed.items()
     }
+    registers = {
+        code: Language(code, row["name"], languages[row["of"]].english, row["babel"])
+        for code, row in ways.items()
+    }
+    written = [code for code, row in ways.items() if not row.get("made")]
     mistakes: list[str] = []
     template = _read(folder / "locale" / "desk" / "desk.pot")
     source = {str(entry.context): str(entry.id) for entry in template if entry.id}
     texts: dict[tuple[str, str], Text] = {}
-    for code in [*languages, *registers]:
+    for code in [*languages, *written]:
         path = folder / "locale" / "desk" / f"{code}.po"
         bodies, review = source, "reviewed"
         if code != "en":
@@ -208,7 +221,14 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
         key: Text(text.id, text.language, facts.fill(text.body, text.language), text.review)
         for key, text in texts.items()
     }
-    return Texts(languages, filled, commands)
+    for code in set(registers) - set(written):
+        base = code.partition("-")[0]
+        for name in source:
+            text = filled[name, base]
+            filled[name, code] = Text(name, code, traditional(text.body), text.review)
+        for by_language in commands.values():
+            by_language[code] = tuple(dict.fromkeys(map(traditional, by_language[base])))
+    return Texts(languages, filled, commands, registers)
 
 
 def _faults(name: str, body: str, english: str, facts: Facts) -> Iterable[str]:

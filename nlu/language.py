@@ -83,30 +83,57 @@ _SIGNS = {  # what one language of a script has and the others have not
         ("ar", re.compile("[ةىيكأإؤئ]")),
     ),
 }
-_NEIGHBOURS = tuple(
-    # language, how many of these words it takes; general identifiers confuse it with one of ours
-    (code, needed, frozenset(words.split()))
-    for code, needed, words in (
-        ("hi", 1, "है हैं हूँ हूं था थी थे नहीं मैं में मुझे क्या रहा रही रहे गया गई"),
-        ("hi", 2, "hai hain mujhe nahi nahin nhi kya kaise mein main raha rahi rahe gaya karna "
-         "chahta chahti chahiye hoon humko mujhko liya diya"),
-        ("ms", 2, "nak macam mana awak duit syarikat kilang pencen tercedera kemalangan kerana mahu "
-         "encik polis insurans pasport sahaja camne peguam percuma tak"),
-    )
-)  # fmt: skip
+_NEIGHBOURS = (
+    # language, the one of ours that identifiers take it for, how many of these words it takes
+    ("hi", "", 1, "हैं हूँ हूं था थी थे नहीं मैं में मुझे क्या रहा रही रहे गया गई"),
+    (
+        *("hi", "", 2),
+        "hai hain mujhe nahi nahin nhi kya kaise mein main raha rahi rahe gaya karna chahta chahti "
+        "chahiye hoon humko mujhko liya diya",
+    ),
+    (
+        *("ms", "id", 1),
+        "nak macam awak syarikat kilang pencen tercedera kemalangan kerana mahu encik insurans "
+        "pasport sahaja camne peguam percuma sijil imigresen pejabat elaun jururawat bilakah "
+        "kenapakah berapakah saman wang bimbit notis tarikh",
+    ),
+)
+_GUESTS = frozenset(
+    ("fr", "de", "it", "tr", "uz", "ms", "pl", "ro", "nl", "sw", "az", "hu", "cs", "sv", "fi")
+)
+"""Strangers in Latin letters that may well write; any other must be told more surely, for
+identifiers see Shona and Hausa in romaji and in Nepali typed on a phone."""
 _ALIASES = {"jv": "id", "su": "id", "gl": "pt", "bcl": "tl", "pcm": "en", "wuu": "zh", "yue": "zh"}
 
-_learned: Callable[[], WordModel | None] = lambda: None  # noqa: E731
+
+class _Learned:
+    """What our own texts teach."""
+
+    def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
+        by_language: dict[str, list[str]] = {code: [] for code in LANGUAGES}
+        spoken: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+        for code, text in texts:
+            if code in by_language:
+                by_language[code].append(text)
+                if 2 < len(text) < 2 * _FEW:
+                    spoken[tuple(words_of(text))].add(code)
+        self.words = WordModel(by_language)
+        # "hola" greets in Spanish, though Nepali sentences end with it
+        self.whole = {key: min(codes) for key, codes in spoken.items() if key and len(codes) == 1}
+
+
+def _nothing() -> _Learned | None:
+    return None
+
+
+_learned: Callable[[], _Learned | None] = _nothing
 
 
 def learn(texts: Iterable[tuple[str, str]]) -> None:
-    """Learn from (language, text) from now on; done by `warm_up` or the first message."""
-    by_language: dict[str, list[str]] = {code: [] for code in LANGUAGES}
-    for code, text in texts:
-        if code in by_language:
-            by_language[code].append(text)
+    """Learn from (language, text) from now on; done by `warm_up` or with the first message."""
+    kept = list(texts)
     global _learned
-    _learned = cache(lambda: WordModel(by_language))
+    _learned = cache(lambda: _Learned(kept)) if kept else _nothing
 
 
 def warm_up() -> None:
@@ -149,6 +176,31 @@ def identify(text: str, prior: str | None = None) -> LanguageGuess:
     return _stranger(text, words, guess, prior) or guess
 
 
+def written(text: str, language: str) -> str:
+    """How Chinese is written, if that is clear: `zh-hant` in traditional characters, else `zh`.
+
+    Japanese names hold traditional characters too, so one that Japan does not use tells more.
+    """
+    if language != "zh":
+        return ""
+    han = [c for c in text[:_LOOKED_AT] if _script(c) == "han"]
+    simplified = any(_encodes(c, "gb2312") and not _encodes(c, "big5") for c in han)
+    old = [c for c in han if _encodes(c, "big5") and not _encodes(c, "gb2312")]
+    abroad = any(not _encodes(c, "shift_jis") for c in old)
+    if old and not simplified and (abroad or len(old) > 1):
+        return "zh-hant"
+    return "zh" if simplified and not old else ""
+
+
+@cache
+def _encodes(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @cache
 def _script(character: str) -> str:
     point = ord(character)
@@ -166,30 +218,41 @@ def _undecided(prior: str | None) -> LanguageGuess:
 
 def _ours(words: Sequence[str], prior: str | None, among: Sequence[str]) -> LanguageGuess:
     """The likeliest of our languages."""
-    model = _learned()
-    if model is None:
-        chances = {code: _general_chances(" ".join(words)).get(code, 0.0) for code in among}
+    learned = _learned()
+    if learned is None:
+        general = _general_chances(" ".join(words))
+        chances = {code: general.get(code, 0.0) for code in among}
     else:
+        example = learned.whole.get(tuple(words), UNKNOWN)
+        if not prior and example in among:
+            return LanguageGuess(example, 0.9)
+        model = learned.words
         found = model.chances(words, {prior: _PRIOR} if prior else {})
         chances = {c: float(x) for c, x in zip(model.languages, found, strict=True) if c in among}
     code = max(chances, key=chances.__getitem__)
     sure = chances[code] / (sum(chances.values()) or 1.0)
-    return LanguageGuess(code, min(0.99, sure)) if sure >= _SURE else _undecided(prior)
+    if sure >= _SURE:
+        return LanguageGuess(code, min(0.99, sure))
+    borrowed = chances.get("en", 0.0) >= chances[code] / 2 and sum(map(len, words)) > 2
+    if borrowed and not prior:  # "hello": a word of many languages is English, if it is also that
+        return LanguageGuess("en", _SURE)
+    return _undecided(prior)
 
 
 def _stranger(
     text: str, words: Sequence[str], guess: LanguageGuess, prior: str | None
 ) -> LanguageGuess | None:
     """A language that the desk does not speak, if the words are surely of one."""
-    for code, needed, telling in _NEIGHBOURS:
-        if len(telling.intersection(words)) >= needed:
+    for code, ours, needed, telling in _NEIGHBOURS:
+        if ours in {guess.code, ""} and len(set(telling.split()).intersection(words)) >= needed:
             return LanguageGuess(code, 0.8)
-    model = _learned()
-    if model and guess.code in LANGUAGES and model.known(words, guess.code) >= _OURS:
+    learned = _learned()
+    if learned and guess.code in LANGUAGES and learned.words.known(words, guess.code) >= _OURS:
         return None
     code, chance = max(_general_chances(text).items(), key=lambda item: item[1])
-    enough = 0.6 if sum(map(len, words)) >= _FEW else 0.9
-    if code in LANGUAGES or chance < enough + (0.2 if prior else 0.0):
+    few = sum(map(len, words)) < _FEW
+    enough = 0.9 if few or (text.isascii() and code not in _GUESTS) else 0.6
+    if code in LANGUAGES or chance < enough + (0.05 if prior else 0.0):
         return None
     return LanguageGuess(code, min(0.99, chance))
 

@@ -7,7 +7,8 @@ away a lexical search over the FAQ's examples stands in, and the understanding i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nlu.language import LanguageGuess, identify, warm_up
+from nlu.burmese import to_unicode
+from nlu.language import LANGUAGES, UNKNOWN, LanguageGuess, identify, warm_up, written
 from nlu.lexical import LexicalSearch
 from nlu.rasa_client import RasaClient, RasaResult, RasaUnavailable
 from nlu.risk import Risk, RiskLexicon
@@ -21,7 +22,9 @@ class Understanding:
     """What a message means.
 
     `ranking`: intents with calibrated confidence, best first: `faq/<topic>` or one of
-    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`.
+    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`. `written`: the way
+    of writing it that the message clearly shows: `zh-hant`, `zh`, or "". `read`: the text as it was
+    read, where it came in another encoding (Burmese in Zawgyi), else "".
     """
 
     language: str
@@ -29,6 +32,8 @@ class Understanding:
     ranking: tuple[tuple[str, float], ...]
     risk: Risk
     degraded: bool = False
+    written: str = ""
+    read: str = ""
 
     @property
     def topics(self) -> tuple[tuple[str, float], ...]:
@@ -62,45 +67,49 @@ class Understander:
 
         Never raises for any text.
         """
+        came, texts = texts, [to_unicode(text) for text in texts]
+        priors = [prior.partition("-")[0] if prior else None for prior in priors]
         risks = [self.lexicon.find(text) for text in texts]
         guesses = [identify(text, prior=prior) for text, prior in zip(texts, priors, strict=True)]
-        read = [text[:READ] for text in texts]
+        looked_at = [text[:READ] for text in texts]
         try:
             client = self.rasa()
             if client is None:
                 raise RasaUnavailable("not started")
-            languages = [
+            hints = [
                 guess.code if guess.confidence >= 0.5 else prior
                 for guess, prior in zip(guesses, priors, strict=True)
             ]
-            results = await client.parse(read, languages)
+            results = await client.parse(looked_at, hints)
+            guesses = list(map(_language, guesses, results))
+            rankings, degraded = [result.intents for result in results], False
         except RasaUnavailable:
-            return [
-                Understanding(
-                    guess.code,
-                    guess.confidence,
-                    self.lexical.rank(text, guess.code),
-                    risk,
-                    degraded=True,
-                )
-                for text, guess, risk in zip(read, guesses, risks, strict=True)
+            rankings = [
+                self.lexical.rank(text, guess.code)
+                for text, guess in zip(looked_at, guesses, strict=True)
             ]
-        understood = []
-        for guess, prior, risk, result in zip(guesses, priors, risks, results, strict=True):
-            best = _language(guess, result, prior)
-            understood.append(Understanding(best.code, best.confidence, result.intents, risk))
-        return understood
+            degraded = True
+        return [
+            Understanding(
+                guess.code,
+                guess.confidence,
+                ranking,
+                risk,
+                degraded,
+                written(text, guess.code),
+                text if text != original else "",
+            )
+            for original, text, guess, ranking, risk in zip(
+                came, texts, guesses, rankings, risks, strict=True
+            )
+        ]
 
 
-def _language(guess: LanguageGuess, result: RasaResult, prior: str | None) -> LanguageGuess:
-    """The surer of the two: rules and general models here, a model of our own texts in Rasa.
+def _language(guess: LanguageGuess, result: RasaResult) -> LanguageGuess:
+    """The program's own guess; where it has none, Rasa's, which learned from the same texts.
 
-    Rasa knows only the ten languages; so it decides among them and never overrules another script.
+    Rasa knows only the ten languages, so it is not asked where a surer stranger was heard.
     """
-    if not result.language or result.language_confidence <= guess.confidence:
-        return guess
-    if guess.code not in {result.language, "und"} and guess.confidence >= 0.8:
-        return guess
-    if prior == guess.code and result.language_confidence < 0.9:
-        return guess
-    return LanguageGuess(result.language, result.language_confidence)
+    if guess.code == UNKNOWN and result.language in LANGUAGES:
+        return LanguageGuess(result.language, result.language_confidence)
+    return guess

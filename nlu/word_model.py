@@ -18,7 +18,7 @@ _BORROWED = 0.1  # share of words that may be of any language
 _BACKING = 2.0  # how many letters seen outweigh what shorter runs of letters say
 _UNSEEN = 1000.0  # how many words seen outweigh what letters say of a word
 _MOST = 3.0  # one frequent word shall not rule the letters
-_SPACE = 1 << 17  # more than any letter's number; three of them fit 64 bits
+_SPACE = 1 << 21  # more than any letter's number; three of them fit 64 bits
 _START, _END = 1, 2
 _ALPHABET = 2000.0  # a letter never seen is as likely as one in so many
 _TOKEN = regex.compile(r"[\p{Latin}\p{Devanagari}\p{M}]+|[\p{L}\p{M}]{1,6}")
@@ -75,30 +75,25 @@ class WordModel:
 
     def _learn_letters(self) -> None:
         """Count runs of one, two and three letters over the words, all at once."""
-        if not self._rows:
-            raise ValueError("no texts to learn languages from")
         padded = "".join(f"\x01\x01{word}\x02" for word in self._rows)
         letters = np.frombuffer(padded.encode("utf-32-le"), np.uint32).astype(np.int64)
         lengths = [len(word) + 3 for word in self._rows]
         weights = np.repeat(np.minimum(self._counts, _MOST), lengths, axis=0)
         self._runs: list[tuple[np.ndarray, np.ndarray]] = []
         keys = np.zeros_like(letters)
-        for size in range(3):
-            keys = keys * _SPACE + letters if not size else self._longer(keys, letters)
+        for _ in range(3):
+            keys = np.concatenate([[0], keys[:-1]]) * _SPACE + letters
             seen, places = np.unique(keys, return_inverse=True)
             counts = np.zeros((len(seen) + 1, weights.shape[1]))  # the last row: never seen
             for column in range(weights.shape[1]):
                 counts[:-1, column] = np.bincount(places, weights[:, column], len(seen))
             self._runs.append((seen, counts))
 
-    @staticmethod
-    def _longer(keys: np.ndarray, letters: np.ndarray) -> np.ndarray:
-        return np.concatenate([keys[:1], keys[:-1]]) * _SPACE + letters
-
     def _seen(self, size: int, keys: np.ndarray) -> np.ndarray:
         seen, counts = self._runs[size - 1]
         places = np.searchsorted(seen, keys).clip(max=len(seen) - 1)
-        return np.asarray(counts[np.where(seen[places] == keys, places, -1)])
+        found: np.ndarray = counts[np.where(seen[places] == keys, places, -1)]
+        return found
 
     def _spelling(self, word: str) -> np.ndarray:
         """Log-likelihood of a word's letters in each language, each letter after the two before."""
@@ -118,7 +113,8 @@ class WordModel:
         spelling = self._spelling(word)
         row = self._rows.get(word)
         seen = self._counts[row] if row is not None else np.zeros_like(self._total)
-        with np.errstate(divide="ignore"):  # the letters of a long word are too unlikely for a number
+        # Logarithms, for the letters of a long word are too unlikely for a number.
+        with np.errstate(divide="ignore"):
             told = np.logaddexp(np.log(seen), spelling + np.log(_UNSEEN))
         told = told - np.log(self._total + _UNSEEN)
         chances = np.exp(told - told.max())
