@@ -247,11 +247,15 @@ def _stranger(
         if ours in {guess.code, ""} and len(set(telling.split()).intersection(words)) >= needed:
             return LanguageGuess(code, 0.8)
     learned = _learned()
-    if learned and guess.code in LANGUAGES and learned.words.known(words, guess.code) >= _OURS:
-        return None
+    strange = learned is not None and learned.words.strange(words)
+    if learned and not strange and guess.code in LANGUAGES:
+        if learned.words.known(words, guess.code) >= _OURS:
+            return None
     code, chance = max(_general_chances(text).items(), key=lambda item: item[1])
     few = sum(map(len, words)) < _FEW
     enough = 0.9 if few or (text.isascii() and code not in _GUESTS) else 0.6
+    if strange:
+        enough = 0.3
     if code in LANGUAGES or chance < enough + (0.05 if prior else 0.0):
         return None
     return LanguageGuess(code, min(0.99, chance))

@@ -73,6 +73,11 @@ class WordModel:
                 known += len(word)
         return known / letters if letters else 0.0
 
+    def strange(self, words: Iterable[str]) -> bool:
+        """Whether there is a Latin letter that none of our texts has, such as ş or ß."""
+        letters = np.array([ord(letter) for word in words for letter in word if letter < "ɐ"])
+        return bool(letters.size and not self._seen(1, letters).any(axis=1).all())
+
     def _learn_letters(self) -> None:
         """Count runs of one, two and three letters over the words, all at once."""
         padded = "".join(f"\x01\x01{word}\x02" for word in self._rows)
