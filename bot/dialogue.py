@@ -488,18 +488,26 @@ def _chosen(heard: Heard, state: dict[str, Any]) -> tuple[str, str | None]:
 def _language(
     understanding: Understanding, situation: Situation, library: Library, limits: Thresholds
 ) -> str:
-    """The language to answer in: her own choice, else what she writes, else what it was."""
+    """The language to answer in: her own choice, else what she writes, else what it was.
+
+    In the characters that she writes, too, as far as a message shows them (`zh-hant`).
+    """
     known = situation.language
-    if situation.language_chosen and known:
-        return known
     found, sure = understanding.language, understanding.language_confidence
-    if found in library.languages and sure >= (limits.language if not known else 0.85):
-        return found
-    if known:
-        return known
-    if situation.hint in library.languages and (found == "und" or sure < limits.language):
-        return situation.hint
-    return ""
+    if situation.language_chosen and known:
+        language = known
+    elif found in library.languages and sure >= (limits.language if not known else 0.85):
+        language = found
+    elif known:
+        language = known
+    elif situation.hint in library.languages and (found == "und" or sure < limits.language):
+        language = situation.hint
+    else:
+        return ""
+    base = language.partition("-")[0]
+    if understanding.written.partition("-")[0] == base:
+        return understanding.written
+    return known if known.partition("-")[0] == base else language
 
 
 def load_thresholds(path: Path = CONFIG / "dialogue.yaml") -> Thresholds:

@@ -393,6 +393,7 @@ def summary(understanding: Understanding, decision: Decision) -> dict[str, Any]:
         "risk_types": list(understanding.risk.types),
         "degraded": understanding.degraded,
         "action": decision.action,
+        **({"read": understanding.read} if understanding.read else {}),
     }
 
 

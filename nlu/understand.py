@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nlu.burmese import to_unicode
 from nlu.danger import graver, weigh
-from nlu.language import LanguageGuess, identify, warm_up
+from nlu.language import LANGUAGES, UNKNOWN, LanguageGuess, identify, warm_up, written
 from nlu.lexical import LexicalSearch
 from nlu.rasa_client import RasaClient, RasaResult, RasaUnavailable
 from nlu.risk import Risk, RiskLexicon
@@ -38,7 +39,9 @@ class Understanding:
     """What a message means.
 
     `ranking`: intents with calibrated confidence, best first: `faq/<topic>` or one of
-    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`.
+    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`. `written`: the way
+    of writing it that the message clearly shows: `zh-hant`, `zh`, or "". `read`: the text as it was
+    read, where it came in another encoding (Burmese in Zawgyi), else "".
     """
 
     language: str
@@ -48,6 +51,8 @@ class Understanding:
     degraded: bool = False
     questions: tuple[str, ...] = ()
     """Topics, in the order in which they are asked, if a message asks for more than one."""
+    written: str = ""
+    read: str = ""
 
     @property
     def topics(self) -> tuple[tuple[str, float], ...]:
@@ -85,11 +90,12 @@ class Understander:
 
         Never raises for any text.
         """
+        came, texts = texts, [to_unicode(text) for text in texts]
+        priors = [prior.partition("-")[0] if prior else None for prior in priors]
         risks = [self.lexicon.find(text) for text in texts]
         guesses = [identify(text, prior=prior) for text, prior in zip(texts, priors, strict=True)]
-        read = [text[:READ] for text in texts]
-        before = before or [""] * len(texts)
-        parts = [_sentences(text) for text in texts]
+        looked_at = [text[:READ] for text in texts]
+        questions: list[tuple[str, ...]] = [()] * len(texts)
         try:
             client = self.rasa()
             if client is None:
@@ -98,41 +104,40 @@ class Understander:
                 guess.code if guess.confidence >= 0.5 else prior
                 for guess, prior in zip(guesses, priors, strict=True)
             ]
-            asked = [*read, *(part for one in parts for part in one)]
-            languages = [*hints, *(h for h, one in zip(hints, parts, strict=True) for _ in one)]
-            answers = await client.parse(asked, languages)
-            results, rest = answers[: len(texts)], iter(answers[len(texts) :])
-            by_part = [[next(rest) for _ in one] for one in parts]
-            rankings = await self._with_before(client, read, hints, results, before)
+            parts = [_sentences(text) for text in texts]
+            results, by_part = await _parse(client, looked_at, parts, hints)
+            guesses = list(map(_language, guesses, results))
+            before = before or [""] * len(texts)
+            rankings = await self._with_before(client, looked_at, hints, results, before)
+            questions = list(map(_questions, rankings, by_part))
+            for place, (text, result) in enumerate(zip(texts, results, strict=True)):
+                risks[place] = weigh(self.lexicon, text, risks[place], result.danger)
+                if len(text) > LONG:  # the classifier read its beginning only
+                    for part, judged in zip(parts[place], by_part[place], strict=True):
+                        told = weigh(self.lexicon, part, self.lexicon.find(part), judged.danger)
+                        risks[place] = graver(risks[place], told)
+            degraded = False
         except RasaUnavailable:
-            return [
-                Understanding(
-                    guess.code,
-                    guess.confidence,
-                    self.lexical.rank(text, guess.code),
-                    risk,
-                    degraded=True,
-                )
-                for text, guess, risk in zip(read, guesses, risks, strict=True)
+            rankings = [
+                self.lexical.rank(text, guess.code)
+                for text, guess in zip(looked_at, guesses, strict=True)
             ]
-        understood = []
-        for place, (result, ranking) in enumerate(zip(results, rankings, strict=True)):
-            best = _language(guesses[place], result, priors[place])
-            risk = weigh(self.lexicon, texts[place], risks[place], result.danger)
-            if len(texts[place]) > LONG:  # the classifier read its beginning only
-                calm = Risk("none", (), ())
-                for part, judged in zip(parts[place], by_part[place], strict=True):
-                    risk = graver(risk, weigh(self.lexicon, part, calm, judged.danger))
-            understood.append(
-                Understanding(
-                    best.code,
-                    best.confidence,
-                    ranking,
-                    risk,
-                    questions=_questions(ranking, by_part[place]),
-                )
+            degraded = True
+        return [
+            Understanding(
+                guess.code,
+                guess.confidence,
+                ranking,
+                risk,
+                degraded,
+                asked,
+                written(text, guess.code),
+                text if text != original else "",
             )
-        return understood
+            for original, text, guess, ranking, risk, asked in zip(
+                came, texts, guesses, rankings, risks, questions, strict=True
+            )
+        ]
 
     async def _with_before(
         self,
@@ -155,6 +160,20 @@ class Understander:
             for place, answer in zip(open_ones, answers, strict=True):
                 rankings[place] = _mean(rankings[place], answer.intents)
         return rankings
+
+
+async def _parse(
+    client: RasaClient,
+    texts: Sequence[str],
+    parts: Sequence[Sequence[str]],
+    languages: Sequence[str | None],
+) -> tuple[list[RasaResult], list[list[RasaResult]]]:
+    """What Rasa makes of each text, and of each of its parts, asked at once."""
+    asked = [*texts, *(part for ones in parts for part in ones)]
+    hints = [*languages, *(h for h, ones in zip(languages, parts, strict=True) for _ in ones)]
+    answers = await client.parse(asked, hints)
+    rest = iter(answers[len(texts) :])
+    return answers[: len(texts)], [[next(rest) for _ in ones] for ones in parts]
 
 
 def _sentences(text: str) -> list[str]:
@@ -201,15 +220,11 @@ def _questions(
     return tuple(topics)[:MOST_QUESTIONS] if len(topics) > 1 else ()
 
 
-def _language(guess: LanguageGuess, result: RasaResult, prior: str | None) -> LanguageGuess:
-    """The surer of the two: rules and general models here, a model of our own texts in Rasa.
+def _language(guess: LanguageGuess, result: RasaResult) -> LanguageGuess:
+    """The program's own guess; where it has none, Rasa's, which learned from the same texts.
 
-    Rasa knows only the ten languages; so it decides among them and never overrules another script.
+    Rasa knows only the ten languages, so it is not asked where a surer stranger was heard.
     """
-    if not result.language or result.language_confidence <= guess.confidence:
-        return guess
-    if guess.code not in {result.language, "und"} and guess.confidence >= 0.8:
-        return guess
-    if prior == guess.code and result.language_confidence < 0.9:
-        return guess
-    return LanguageGuess(result.language, result.language_confidence)
+    if guess.code == UNKNOWN and result.language in LANGUAGES:
+        return LanguageGuess(result.language, result.language_confidence)
+    return guess
