@@ -173,9 +173,7 @@ class NgramModel:
         """Write `<name>.npz` and `<name>.json`."""
         about = {
             "labels": self.linear.labels,
-            "grams": [
-                sorted(v.vocabulary_, key=v.vocabulary_.__getitem__) for v in self.vectorizers
-            ],
+            "grams": [sorted(v.vocabulary_, key=v.vocabulary_.__getitem__) for v in self.vectorizers],
         }
         (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
         np.savez(
