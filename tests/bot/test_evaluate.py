@@ -57,6 +57,7 @@ LABELLED = [
     Labelled("harmless", "en", "dead tired"),
     Labelled("harmless", "en", "killing time"),
     Labelled("-", "ko", "안녕"),
+    Labelled("-", "ms", "gaji saya"),
 ]
 ROWS = [
     row("no pay", topics="wage_unpaid dismissal"),
@@ -69,7 +70,8 @@ ROWS = [
     row("police took him", risk="none"),
     row("dead tired", risk="high"),
     row("killing time"),
-    row("안녕", "ko"),
+    row("안녕", "und"),
+    row("gaji saya", "id"),
 ]
 
 
@@ -77,7 +79,7 @@ def test_the_figures_are_those_that_one_counts_by_hand() -> None:
     figures = evaluate(LABELLED, ROWS, {}, "m").shares["all"]
     counted = {metric: (share.hits, share.of) for metric, share in figures.items()}
     assert counted == {
-        "language": (10, 11),
+        "language": (10, 12),
         "top1": (1, 3),
         "top3": (2, 3),
         "out_of_scope": (1, 2),
@@ -91,6 +93,7 @@ def test_each_language_has_figures_of_its_own_and_misses_are_named() -> None:
     targets = {"top1": {"at_least": {"all": 0.3, "each": 0.5}}, "alarms": {"at_most": {"all": 0.4}}}
     evaluation = evaluate(LABELLED, ROWS, targets, "m")
     assert evaluation.shares["vi"]["top1"].value == 0
+    assert evaluation.shares["other"]["language"].value == 0.5
     assert {(one.metric, one.where) for one in evaluation.missed} == {
         ("top1", "vi"),
         ("alarms", "all"),
