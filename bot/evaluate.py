@@ -104,9 +104,7 @@ def read_labelled(paths: Iterable[Path], topics: Iterable[str]) -> list[Labelled
     Raises:
         ContentError: every line that is not of the form above, with its remedy.
     """
-    known = {*topics, STRANGER = "other"
-"""All languages that the desk does not speak, taken together."""
-EMERGENCY, HIGH, HARMLESS, OUTSIDE, ANY}
+    known = {*topics, EMERGENCY, HIGH, HARMLESS, OUTSIDE, ANY}
     mistakes: list[str] = []
     found: list[Labelled] = []
     for path in paths:
