@@ -25,6 +25,8 @@ READ = 1000
 SURE = 0.75
 """From this confidence on a sentence asks for its topic; below, a short message may follow up."""
 MOST_QUESTIONS = 3
+_SPOKEN = 0.015
+"""Confidence that a topic must have in a whole message to be one of its questions."""
 _PARTS = 12
 """Sentences of one message that are looked at by themselves."""
 _SHORT = 60
@@ -208,7 +210,7 @@ def _questions(
 ) -> tuple[str, ...]:
     """The topics that sentences ask for surely, if they are more than one and the message as a
     whole speaks of each of them, too: a story told in many sentences asks one thing."""
-    spoken = {intent for intent, _ in ranking[:5]}
+    spoken = {intent for intent, chance in ranking[:5] if chance >= _SPOKEN}
     topics = dict.fromkeys(
         part.intents[0][0].removeprefix("faq/")
         for part in parts

@@ -117,7 +117,7 @@ async def test_a_follow_up_is_understood_with_what_was_answered_before(
     ("text", "topics"),
     [
         (
-            "My boss did not pay my salary for two months. And how do I renew my residence card?",
+            "My boss did not pay my salary for two months. And how do I extend my visa?",
             ("wage_unpaid", "residence_renewal"),
         ),
         (
