@@ -40,6 +40,16 @@ from bot.app import (
 from bot.check import check_content
 from bot.content import Loaded, load_content
 from bot.dialogue import Heard, Situation, decide
+from bot.evaluate import (
+    evaluate,
+    from_json,
+    load_targets,
+    read_labelled,
+    read_understood,
+    show,
+    to_html,
+    to_json,
+)
 from bot.new_topic import NewTopicError, new_topic
 from bot.publish import SHORT, digest_of_files, mark_published
 from channels.voice.prompts import SynthesiserError, folder_of, outdated, unvoiced, wanted
@@ -47,12 +57,12 @@ from channels.voice.prompts import make as make_prompt
 from channels.voice.speech import Speech, load_sounds
 from config.content import ContentError
 from config.database import DatabaseUnavailableError
-from config.settings import Settings, SettingsError, describe, load_settings
+from config.settings import ROOT, Settings, SettingsError, describe, load_settings
 from config.texts import JAPAN
 from config.vault import VaultError
 from nlu.faq_check import EASY
 from nlu.rasa_process import RasaProcess
-from nlu.train import TrainingError, train
+from nlu.train import TrainingError, content_digest, model_path, previous_model, train
 from nlu.understand import Understander, Understanding
 
 app = typer.Typer(
@@ -255,20 +265,67 @@ def understand(
     texts = [line.rstrip("\r") for line in raw.split("\n")]
     if texts and not texts[-1]:
         texts.pop()
-    for text, (understanding, decision) in zip(texts, _understand_all(texts, loaded), strict=True):
-        topics = [[topic, round(sure, 4)] for topic, sure in understanding.topics[:5]]
-        row = {
-            "text": text,
-            "language": understanding.language,
-            "language_confidence": round(understanding.language_confidence, 4),
-            "topic": topics[0][0] if topics else None,
-            "confidence": topics[0][1] if topics else 0.0,
-            "topics": topics,
-            "risk": understanding.risk.level,
-            "risk_types": list(understanding.risk.types),
-            "action": decision.action if decision.action in ACTIONS else "rephrase",
-        }
+    for row in _rows(texts, loaded):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@app.command("evaluate")
+def evaluate_now(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Labelled files: lines “expected⇥language⇥message”. Left out: those of the tests."
+        ),
+    ] = None,
+    understood: Annotated[
+        Path | None,
+        typer.Option(help="Judge this output of `bot understand --jsonl` instead of asking Rasa."),
+    ] = None,
+    compare: Annotated[
+        str,
+        typer.Option(
+            help="Show what has changed against an earlier `--json` report, another model file, or "
+            "`previous`: the model before this one."
+        ),
+    ] = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures here.")
+    ] = None,
+) -> None:
+    """Measure how well messages are understood: language, topic, danger, what is not ours.
+
+    Expected is a topic's id, `out_of_scope`, `emergency` or `high` (or `high/arrest`), `harmless`,
+    or `-` where only the language counts. Trains the present content first if that was not done.
+    Fails (exit code 1) where a figure misses the target in `config/evaluation.yaml`.
+    """
+    settings = _settings()
+    loaded = load_content(settings.faq_dir)
+    targets = load_targets()
+    paths = files or sorted((ROOT / "tests" / "evaluation").glob("*.tsv"))
+    labelled = read_labelled(paths, loaded.faq.topics)
+    texts = [one.text for one in labelled]
+    present = model_path(settings.rasa_home, content_digest(loaded.faq.training()))
+    if understood is not None:
+        now = evaluate(labelled, read_understood(understood), targets, understood.name)
+    else:
+        now = evaluate(labelled, _rows(texts, loaded), targets, present.name)
+    before = None
+    if compare.endswith(".json"):
+        before = from_json(Path(compare))
+    elif compare:
+        last = previous_model(settings.rasa_home, present)
+        if compare == "previous" and last is None:
+            _fail("There is no model before this one yet: nothing to compare with.")
+        other = last if last and compare == "previous" else Path(compare)
+        before = evaluate(labelled, _rows(texts, loaded, other), targets, other.name)
+    show(out, now, before)
+    if html is not None:
+        html.write_text(to_html(now, before), encoding="utf-8")
+    if json_file is not None:
+        json_file.write_text(to_json(now), encoding="utf-8")
+    if now.missed:
+        raise typer.Exit(1)
 
 
 @app.command("train")
@@ -536,8 +593,33 @@ def bench(
         _fail(str(error))
 
 
-def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understanding, Any]]:
-    """Understand and decide, with Rasa started for it if no desk runs."""
+def _rows(texts: list[str], loaded: Loaded, model: Path | None = None) -> list[dict[str, Any]]:
+    """The lines of `bot understand --jsonl`, as dictionaries."""
+    rows = []
+    for text, (understanding, decision) in zip(
+        texts, _understand_all(texts, loaded, model), strict=True
+    ):
+        topics = [[topic, round(sure, 4)] for topic, sure in understanding.topics[:5]]
+        rows.append(
+            {
+                "text": text,
+                "language": understanding.language,
+                "language_confidence": round(understanding.language_confidence, 4),
+                "topic": topics[0][0] if topics else None,
+                "confidence": topics[0][1] if topics else 0.0,
+                "topics": topics,
+                "risk": understanding.risk.level,
+                "risk_types": list(understanding.risk.types),
+                "action": decision.action if decision.action in ACTIONS else "rephrase",
+            }
+        )
+    return rows
+
+
+def _understand_all(
+    texts: list[str], loaded: Loaded, model: Path | None = None
+) -> Iterator[tuple[Understanding, Any]]:
+    """Understand and decide, with Rasa started for it; `model`: another than this content's."""
     settings = _settings()
     _log("error")
     content = loaded.content
@@ -550,6 +632,7 @@ def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understa
             loaded.faq.training,
             url=settings.rasa_url,
             token=settings.rasa_token.get_secret_value(),
+            model=model,
             on_change=lambda state, detail: progress.update(task, description=f"{state}: {detail}"),
         )
         try:
@@ -564,9 +647,12 @@ def _understand_all(texts: list[str], loaded: Loaded) -> Iterator[tuple[Understa
                     err.print(f"Rasa is away ({rasa.detail}); understood without it.")
             understander = Understander(loaded.lexicon, loaded.lexical, lambda: rasa.client)
             found: list[Understanding] = []
-            for start in range(0, len(texts), 64):
-                part = texts[start : start + 64]
-                found += await understander.understand(part, [None] * len(part))
+            with _progress(bar=True) as bar:
+                reading = bar.add_task("understanding", total=len(texts))
+                for start in range(0, len(texts), 32):
+                    part = texts[start : start + 32]
+                    found += await understander.understand(part, [None] * len(part))
+                    bar.advance(reading, len(part))
             return found
         finally:
             await rasa.stop()

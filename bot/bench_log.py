@@ -113,10 +113,10 @@ class _Known(Understander):
         }
 
     async def understand(
-        self, texts: Sequence[str], priors: Sequence[str | None]
+        self, texts: Sequence[str], priors: Sequence[str | None], before: Sequence[str] = ()
     ) -> list[Understanding]:
         """What is known of the texts."""
-        _ = priors
+        _ = priors, before
         return [self._known[text] for text in texts]
 
 

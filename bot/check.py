@@ -26,7 +26,8 @@ def check_content(faq_dir: Path, today: date | None = None) -> Report:
     today = today or datetime.now(JAPAN).date()
     report = Report()
     facts = read_facts(report.mistakes)
-    languages, registers = load_languages()
+    languages, ways = load_languages()
+    registers = [code for code, way in ways.items() if not way.made]
     for load in (load_sounds, load_hours):
         report.collect(load)
     lexicon, texts = None, None

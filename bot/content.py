@@ -1,7 +1,7 @@
 """All content of the desk, loaded and checked as one: texts, FAQ, risk words, thresholds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.dialogue import Library, load_thresholds
@@ -9,7 +9,9 @@ from bot.turn import Content
 from config.content import ContentError
 from config.facts import CONFIG, Facts, load_facts
 from config.texts import Text, Texts, load_texts
+from config.traditional import traditional
 from nlu.faq import Faq, load_faq
+from nlu.language import learn
 from nlu.lexical import LexicalSearch
 from nlu.risk import RiskFileError, RiskLexicon
 
@@ -74,14 +76,17 @@ def load_content(faq_dir: Path) -> Loaded:
     facts = load_facts()
     texts = load_texts(facts)
     lexicon = load_risk_words()
-    registers = sorted({language for _, language in texts.texts} - set(texts.languages))
-    faq = load_faq(faq_dir, facts, (*texts.languages, *registers), tuple(lexicon.types))
+    faq = load_faq(faq_dir, facts, (*texts.languages, *texts.registers), tuple(lexicon.types))
+    spoken = [row for row in lexicon.examples() if row[0] != "risk/harmless" or _calm(lexicon, row)]
+    faq = replace(faq, dangers=(*faq.dangers, *spoken))
+    learn((language, text) for _, language, text in faq.training())
+    _write_traditional(faq, facts)
     words = _all(texts, faq, facts)
     library = Library(
         languages=tuple(texts.languages),
         topics={topic.id: topic.ask_human for topic in faq.topics.values()},
         has=lambda text_id, language: (text_id, language) in words,
-        taught=frozenset(code for intent, code, _ in faq.examples if intent.startswith("faq/")),
+        taught=_taught(faq, texts),
         emergency_texts={kind.id: kind.text for kind in lexicon.types.values()},
     )
     missing = [
@@ -100,6 +105,11 @@ def load_content(faq_dir: Path) -> Loaded:
     )
 
 
+def _calm(lexicon: RiskLexicon, row: tuple[str, str, str]) -> bool:
+    """Whether a message that is silent for one kind of danger is so for all."""
+    return lexicon.find(row[2]).level == "none"
+
+
 def load_risk_words() -> RiskLexicon:
     """Read the words that mean danger.
 
@@ -110,6 +120,23 @@ def load_risk_words() -> RiskLexicon:
         return RiskLexicon.load(CONFIG / "risk.yaml")
     except RiskFileError as error:
         raise ContentError(list(error.problems)) from None
+
+
+def _taught(faq: Faq, texts: Texts) -> frozenset[str]:
+    taught = {code for intent, code, _ in faq.examples if intent.startswith("faq/")}
+    return frozenset(taught | {c for c in texts.registers if c.partition("-")[0] in taught})
+
+
+def _write_traditional(faq: Faq, facts: Facts) -> None:
+    """Add to each topic its texts in traditional Chinese, unless an editor wrote them."""
+    for topic in faq.topics.values():
+        simplified = topic.editions.get("zh")
+        if simplified and "zh-hant" not in topic.editions:
+            forms = {
+                form: traditional(facts.fill(getattr(simplified, form), "zh"))
+                for form in ("title", "answer", "sms", "voice")
+            }
+            topic.editions["zh-hant"] = replace(simplified, **forms)
 
 
 def _all(texts: Texts, faq: Faq, facts: Facts) -> dict[tuple[str, str], Text]:

@@ -239,6 +239,9 @@ def _respond(
             _risk_handoff(understanding, here),
             topic,
         )
+    asked = [one for one in understanding.questions if library.has(f"faq/{one}", here.language)]
+    if len(asked) > 1:
+        return _answers(asked, here, library, state)
     if topic in library.topics and sure >= limits.answer:
         return _answer(topic, here, library, state)
     if sure >= limits.answer and intent == "human":
@@ -377,6 +380,19 @@ def _answer(topic: str, here: Situation, library: Library, state: dict[str, Any]
     return _decision("answer", (Say(f"faq/{topic}", buttons),), here, state, topic=topic)
 
 
+def _answers(
+    topics: Sequence[str], here: Situation, library: Library, state: dict[str, Any]
+) -> Decision:
+    """Several questions get their answers in the order in which they were asked."""
+    answers = [_answer(topic, here, library, dict(state)) for topic in topics]
+    human_first = any(library.topics[topic] for topic in topics)
+    buttons = (("button.human", HUMAN), ("button.helpful", HELPFUL))
+    texts = [replace(one.say[-1], buttons=()) for one in answers]
+    said = (*texts[:-1], replace(texts[-1], buttons=buttons if human_first else buttons[::-1]))
+    state |= {"rephrased": 0, "unclear": 0, "topic": topics[-1]}
+    return _decision("answer", said, here, state, topic=topics[0])
+
+
 def _greet(here: Situation, library: Library, state: dict[str, Any]) -> Decision:
     offered = [t for t in MENU if library.has(f"faq/{t}/title", here.language)][:4]
     buttons = tuple((f"faq/{topic}/title", f"/topic {topic}") for topic in offered)
@@ -472,18 +488,26 @@ def _chosen(heard: Heard, state: dict[str, Any]) -> tuple[str, str | None]:
 def _language(
     understanding: Understanding, situation: Situation, library: Library, limits: Thresholds
 ) -> str:
-    """The language to answer in: her own choice, else what she writes, else what it was."""
+    """The language to answer in: her own choice, else what she writes, else what it was.
+
+    In the characters that she writes, too, as far as a message shows them (`zh-hant`).
+    """
     known = situation.language
-    if situation.language_chosen and known:
-        return known
     found, sure = understanding.language, understanding.language_confidence
-    if found in library.languages and sure >= (limits.language if not known else 0.85):
-        return found
-    if known:
-        return known
-    if situation.hint in library.languages and (found == "und" or sure < limits.language):
-        return situation.hint
-    return ""
+    if situation.language_chosen and known:
+        language = known
+    elif found in library.languages and sure >= (limits.language if not known else 0.85):
+        language = found
+    elif known:
+        language = known
+    elif situation.hint in library.languages and (found == "und" or sure < limits.language):
+        language = situation.hint
+    else:
+        return ""
+    base = language.partition("-")[0]
+    if understanding.written.partition("-")[0] == base:
+        return understanding.written
+    return known if known.partition("-")[0] == base else language
 
 
 def load_thresholds(path: Path = CONFIG / "dialogue.yaml") -> Thresholds:

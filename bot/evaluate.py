@@ -238,9 +238,7 @@ def _calibration(sure: Sequence[tuple[float, bool]]) -> list[tuple[float, float,
     ]
 
 
-def _missed(
-    shares: Mapping[str, Mapping[str, Share]], targets: Mapping[str, Any]
-) -> list[Missed]:
+def _missed(shares: Mapping[str, Mapping[str, Share]], targets: Mapping[str, Any]) -> list[Missed]:
     missed = []
     for metric, rule in targets.items():
         for direction, limits in rule.items():
@@ -271,7 +269,9 @@ def load_targets(path: Path = CONFIG / "evaluation.yaml") -> Mapping[str, Any]:
         or not all(
             isinstance(limits, dict)
             and set(limits) <= {"all", "each"}
-            and all(isinstance(limit, (int, float)) and 0 <= limit <= 1 for limit in limits.values())
+            and all(
+                isinstance(limit, (int, float)) and 0 <= limit <= 1 for limit in limits.values()
+            )
             for limits in rule.values()
         )
     ]
@@ -337,11 +337,11 @@ def show(out: Console, evaluation: Evaluation, before: Evaluation | None = None)
         for expected, what, times in evaluation.confusions[:15]:
             out.print(f"  {times:3}  {expected} → {what}", markup=False)
     if before is not None:
-        old = {(row["metric"], row["text"]) for row in before.faults}
+        gone = {(row["metric"], row["text"]) for row in before.faults}
         new = {(row["metric"], row["text"]) for row in evaluation.faults}
         out.print(
-            f"[bold]Against {before.model}[/]  {len(old - new)} mistakes are gone, "
-            f"{len(new - old)} are new"
+            f"[bold]Against {before.model}[/]  {len(gone - new)} mistakes are gone, "
+            f"{len(new - gone)} are new"
         )
     for one in evaluation.missed:
         out.print(
@@ -420,13 +420,14 @@ _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Understanding: {model}</title>
 <style>
- body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; }}
+ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 1em; }}
  table {{ border-collapse: collapse; margin: 1em 0; }}
  th, td {{ border: 1px solid #ccc; padding: .2em .6em; text-align: left; vertical-align: top; }}
  td.missed {{ background: #fdd; }} svg {{ max-width: 100%; height: auto; }}
 </style>
 <h1>How well messages are understood</h1>
-<p>Model {model}, {messages} messages, {made}. All figures in %; red: below what is wanted{against}.</p>
+<p>Model {model}, {messages} messages, {made}. All figures in %; red: below what is
+wanted{against}.</p>
 <table><tr><th></th>{head}</tr>{body}</table>
 <h2>Topics and languages</h2>{topics}
 <h2>Danger, and what the desk does not answer</h2>{risk}

@@ -55,7 +55,8 @@ def new_topic(faq_dir: Path, topic_id: str, category: str) -> Path:
     path = faq_dir / "topics" / f"{topic_id}.yaml"
     if path.exists() or topic_id in INTENTS:
         raise NewTopicError(f"{topic_id} exists already. Edit it, or choose another id.")
-    languages, registers = load_languages()
+    languages, ways = load_languages()
+    registers = [code for code, way in ways.items() if not way.made]
     today = datetime.now(JAPAN).date()
     parts = [_HEAD.format(id=topic_id, category=category, today=today)]
     for code in (*languages, *registers):

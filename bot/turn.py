@@ -213,13 +213,21 @@ class Worker:
             words = "" if pressed else incoming.text
             waiting = asyncio.create_task(self._busy(work))
             try:
-                [understanding] = await self.understander.understand([words], [prior])
+                [understanding] = await self.understander.understand(
+                    [words], [prior], [self._before(work)]
+                )
             finally:
                 waiting.cancel()
             DEGRADED.set(understanding.degraded)
             more, action = await self.database.write(self._commit, work, incoming, understanding)
         TURNS.labels(action).inc()
         return more
+
+    def _before(self, work: Work) -> str:
+        """The title of what was answered last: what a short question may be about."""
+        topic = work.state.get("topic")
+        title = (f"faq/{topic}/title", work.language)
+        return self.content.all_texts[title].body if title in self.content.all_texts else ""
 
     async def _busy(self, work: Work) -> None:
         """Let the worker see that an answer is coming, when it takes a while."""
@@ -385,6 +393,7 @@ def summary(understanding: Understanding, decision: Decision) -> dict[str, Any]:
         "risk_types": list(understanding.risk.types),
         "degraded": understanding.degraded,
         "action": decision.action,
+        **({"read": understanding.read} if understanding.read else {}),
     }
 
 

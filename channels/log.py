@@ -1031,6 +1031,7 @@ def moments(
             original=row.original or "",
             channel=channel,
             held=row.held and row.attempt_at is not None and not row.error,
+            read=(row.understanding or {}).get("read", ""),
         )
         for row, review, channel in rows
     ]

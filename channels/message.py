@@ -293,3 +293,5 @@ class Moment:
     original: str = ""
     channel: str = ""
     held: bool = False
+    read: str = ""
+    """The words in Unicode, if they came in another encoding (Zawgyi)."""

@@ -21,6 +21,7 @@ from babel.messages.pofile import PoFileError, read_po
 
 from config.content import ContentError, place, read_yaml
 from config.facts import CONFIG, REFERENCE, Facts
+from config.traditional import traditional
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -35,6 +36,8 @@ class Language:
     name: str
     english: str
     babel: str
+    made: bool = False
+    """Whether the program makes its texts from another's: then no editor writes any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Texts:
     commands: dict[str, dict[str, tuple[str, ...]]]
     places: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
     """(id, language) → `file:line: id`, for whoever checks the texts."""
+    registers: dict[str, Language] = field(default_factory=dict)
+    """Ways of writing a language, such as ja-easy; `babel` is how they write dates."""
 
     def __call__(self, text_id: str, language: str) -> Text:
         """The text in `language` (a register such as ja-easy falls back to its language)."""
@@ -123,22 +128,27 @@ class Texts:
         """Parameters that every text may use: the words that call commands in `language`."""
         base = language.partition("-")[0]
         return {
-            f"command_{name}": by_language.get(base, by_language["en"])[0]
+            f"command_{name}": (
+                by_language.get(language) or by_language.get(base) or by_language["en"]
+            )[0]
             for name, by_language in self.commands.items()
         }
 
     def when(self, moment: datetime, language: str) -> str:
         """A moment in Japan time as a speaker of `language` writes it, with the weekday."""
-        locale = self.languages[language.partition("-")[0]].babel
+        locale = self._locale(language)
         local = moment.astimezone(JAPAN)
-        pattern = "M月d日(EEE) HH:mm" if locale in {"ja", "zh_Hans"} else "EEEE, d MMMM, HH:mm"
+        han = locale.startswith(("ja", "zh"))
+        pattern = "M月d日(EEE) HH:mm" if han else "EEEE, d MMMM, HH:mm"
         return format_datetime(local, pattern, locale=locale)
 
     def date(self, moment: datetime, language: str) -> str:
         """A date as a speaker of `language` writes it."""
-        return format_date(
-            moment, "medium", locale=self.languages[language.partition("-")[0]].babel
-        )
+        return format_date(moment, "medium", locale=self._locale(language))
+
+    def _locale(self, language: str) -> str:
+        known = self.registers.get(language) or self.languages[language.partition("-")[0]]
+        return known.babel
 
 
 def _plain(message: str) -> str:
@@ -153,12 +163,18 @@ def _plain(message: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def load_languages(folder: Path = CONFIG) -> tuple[dict[str, Language], tuple[str, ...]]:
+def load_languages(folder: Path = CONFIG) -> tuple[dict[str, Language], dict[str, Language]]:
     """The languages of the desk, and the registers, such as ja-easy, in which it also writes."""
     listed = read_yaml(folder / "languages.yaml")
-    registers = tuple(listed.pop("registers", ()))
+    ways = listed.pop("registers", {})
     languages = {
         code: Language(code, row["name"], row["en"], row["babel"]) for code, row in listed.items()
+    }
+    registers = {
+        code: Language(
+            code, row["name"], languages[row["of"]].english, row["babel"], bool(row.get("made"))
+        )
+        for code, row in ways.items()
     }
     return languages, registers
 
@@ -171,13 +187,14 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
             reference, over-long button.
     """
     languages, registers = load_languages(folder)
+    written = [code for code, way in registers.items() if not way.made]
     mistakes: list[str] = []
     template_path = folder / "locale" / "desk" / "desk.pot"
     template = _read(template_path)
     source = {str(entry.context): str(entry.id) for entry in template if entry.id}
     texts: dict[tuple[str, str], Text] = {}
     places: dict[tuple[str, str], str] = {}
-    for code in [*languages, *registers]:
+    for code in [*languages, *written]:
         path = folder / "locale" / "desk" / f"{code}.po"
         bodies, review = source, "reviewed"
         lines = {str(entry.context): entry.lineno or 1 for entry in template if entry.id}
@@ -223,7 +240,14 @@ def load_texts(facts: Facts, folder: Path = CONFIG) -> Texts:
         key: Text(text.id, text.language, facts.fill(text.body, text.language), text.review)
         for key, text in texts.items()
     }
-    return Texts(languages, filled, commands, places)
+    for code in set(registers) - set(written):
+        base = code.partition("-")[0]
+        for name in source:
+            text = filled[name, base]
+            filled[name, code] = Text(name, code, traditional(text.body), text.review)
+        for by_language in commands.values():
+            by_language[code] = tuple(dict.fromkeys(map(traditional, by_language[base])))
+    return Texts(languages, filled, commands, places, registers)
 
 
 def _faults(name: str, body: str, english: str, facts: Facts) -> Iterable[str]:

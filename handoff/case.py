@@ -118,6 +118,7 @@ def hand_over(
     session.execute(
         select(Contact.id).where(Contact.id == conversation.contact_id).with_for_update()
     )
+    language = handoff.language.partition("-")[0]  # staff speak Chinese, however it is written
     case = open_case(session, conversation.contact_id)
     detail = {
         "reason": handoff.reason,
@@ -137,7 +138,7 @@ def hand_over(
             urgency=urgency,
             risk_types=list(handoff.risk_types),
             topic=handoff.topic,
-            language=handoff.language,
+            language=language,
             opened_at=stamp,
             due_at=due,
         )
@@ -158,7 +159,7 @@ def hand_over(
             case.due_at = min(due, case.due_at) if case.answered_at is None else due
         case.risk_types = [*case.risk_types, *sorted(fresh)]
         case.topic = case.topic or handoff.topic
-        case.language = handoff.language or case.language
+        case.language = language or case.language
         if back or raised or fresh:
             record(session, case, "escalated" if raised or fresh else "reopened", None, detail)
     hold_all(session, case.contact_id, "desk")

@@ -495,7 +495,8 @@ class Desk:
         return case, conversation
 
     def _language(self, conversation: Conversation) -> str:
-        return conversation.language if conversation.language in self.texts.languages else "en"
+        spoken = conversation.language
+        return spoken if spoken.partition("-")[0] in self.texts.languages else "en"
 
     def _where(self, session: Session, case: Case) -> Conversation:
         """The conversation in which the worker is to hear about her case."""

@@ -21,6 +21,20 @@ class RasaUnavailable(Exception):  # noqa: N818 - a state, not a mistake
 
 
 @dataclass(frozen=True)
+class Danger:
+    """How a message looks to the classifier that learned from examples of danger.
+
+    `none`: the probability that it tells of no danger. `kinds`: (kind of danger, probability) of
+    the likeliest; `words`: those that spoke loudest for the first of them, as they are counted
+    (lower case).
+    """
+
+    none: float
+    kinds: tuple[tuple[str, float], ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RasaResult:
     """What Rasa makes of one message."""
 
@@ -29,6 +43,8 @@ class RasaResult:
     language: str
     """Code of a language that has examples, or "und"."""
     language_confidence: float
+    danger: Danger | None = None
+    """None for a model without examples of danger."""
 
 
 class RasaClient:
@@ -139,6 +155,14 @@ def _result(item: Any) -> RasaResult:
             ),
             str(item["language"]["code"]),
             float(item["language"]["confidence"]),
+            _danger(item.get("risk")),
         )
     except (KeyError, TypeError, ValueError):
         raise RasaUnavailable("Rasa answered with something else than results") from None
+
+
+def _danger(item: Any) -> Danger | None:
+    if item is None:
+        return None
+    kinds = tuple((str(kind), float(chance)) for kind, chance in item["kinds"])
+    return Danger(float(item["none"]), kinds, tuple(map(str, item["words"])))

@@ -62,9 +62,12 @@ class RasaProcess:
         url: str = "",
         token: str = "",
         environment: Path | None = None,
+        model: Path | None = None,
         on_change: Callable[[State, str], None] | None = None,
     ) -> None:
         """`environment`: folder of Rasa's virtual environment, `<data_dir>/rasa-env` if not given.
+
+        `model`: a model file to serve, whatever the examples are.
 
         `on_change` is told each new state and detail, for a log or a waiting person.
         """
@@ -73,6 +76,7 @@ class RasaProcess:
         self._data_dir = data_dir.absolute()
         self._examples = examples
         self._environment = environment
+        self._fixed = model.absolute() if model else None
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
         self._renew = asyncio.Event()
@@ -218,6 +222,9 @@ class RasaProcess:
             if not quietly:
                 self._set("installing" if line.startswith("installing") else "training", line)
 
+        if self._fixed is not None:
+            await install(self._data_dir, tell, self._environment)
+            return self._fixed
         examples = list(self._examples() if self._examples else ())
         wanted = model_path(self._data_dir, content_digest(examples))
         try:

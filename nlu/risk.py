@@ -16,8 +16,8 @@ import gc
 import itertools
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -66,6 +66,15 @@ class Risk:
     level: RiskLevel
     types: tuple[str, ...]
     evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How sure the classifier must be; see ``learned`` in the file."""
+
+    high: float = 0.45
+    emergency: float = 0.10
+    harmless: float = 0.90
 
 
 # --- Reading a message into words -----------------------------------------------------------
@@ -492,8 +501,10 @@ class RiskLexicon:
         entries: Sequence[_Entry],
         root: _Node,
         variants: Mapping[int, str],
+        limits: Limits,
     ) -> None:
         self.types = types
+        self.limits = limits
         self._order = {name: number for number, name in enumerate(types)}
         self._entries = entries
         self._root = root
@@ -581,6 +592,13 @@ class RiskLexicon:
                 kept.append(item)
         return tuple(kept)
 
+    def examples(self) -> Iterator[tuple[str, str, str]]:
+        """What the file says of its own words, for the classifier to learn from: ``risk/<kind>``
+        or ``risk/harmless``, language, message."""
+        for entry in self._entries:
+            yield from ((f"risk/{entry.type}", entry.language, text) for text in entry.fires)
+            yield from (("risk/harmless", entry.language, text) for text in entry.silent)
+
     def check(self) -> list[str]:
         """Try every example of the file, and look for pairs of type and language without entry."""
         problems = []
@@ -631,7 +649,8 @@ class _File:
 
     def lexicon(self) -> RiskLexicon:
         data, lines = self._parse()
-        self._known(str(self.path), data, "types", "entries", "characters", "idioms", "breaks")
+        known = "types", "learned", "entries", "characters", "idioms", "breaks"
+        self._known(str(self.path), data, *known)
         variants = self._variants(data.get("characters", []))
         types = self._types(data.get("types"))
         root = _Node()
@@ -641,9 +660,10 @@ class _File:
                 for text in self._strings(f"{key}: {language}", {key: phrases}, key):
                     self._plant(root, variants, key, _Phrase(cast(_Role, role), text, language))
         entries = self._entries(data.get("entries"), lines, types, root, variants)
+        limits = self._limits(data.get("learned"))
         if self.problems:
             raise RiskFileError(self.problems)
-        return RiskLexicon(types, entries, root, variants)
+        return RiskLexicon(types, entries, root, variants, limits)
 
     def _parse(self) -> tuple[dict[str, Any], list[int]]:
         """The content, and the line on which each entry begins."""
@@ -703,6 +723,15 @@ class _File:
                 continue
             variants |= {ord(letter): group[-1] for letter in group[:-1]}
         return variants
+
+    def _limits(self, value: object) -> Limits:
+        given = self._mapping("learned", {} if value is None else value)
+        self._known("learned", given, *(one.name for one in fields(Limits)))
+        wrong = {k for k, v in given.items() if not isinstance(v, float) or not 0 < v < 1}
+        for name in wrong:
+            self._say("learned", f"{name}: write a number between 0 and 1")
+        names = {one.name for one in fields(Limits)} - wrong
+        return Limits(**{name: value for name, value in given.items() if name in names})
 
     def _types(self, value: object) -> dict[str, RiskType]:
         types = {}

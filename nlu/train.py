@@ -21,8 +21,8 @@ import yaml
 Example = tuple[str, str, str]
 """Intent (`faq/<topic>` or a small intent such as `greet`), language code, the question.
 
-With the intent "" it is a text that is no question, such as a sentence of an answer: only its words
-and its language are learned (Vietnamese texts teach how bare words get their diacritics back)."""
+With the intent "" it is a text that is no question, such as a sentence of an answer: only its
+language is learned. `risk/<kind>` is a message that tells of danger, `risk/harmless` of none."""
 
 Progress = Callable[[str], None]
 """Takes one line, meant for a person who waits."""
@@ -78,6 +78,13 @@ def newest_model(data_dir: Path) -> Path | None:
     """The last model that was made, whatever its content; None if there is none."""
     models = sorted((data_dir / "models").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
     return models[-1] if models else None
+
+
+def previous_model(data_dir: Path, present: Path) -> Path | None:
+    """The last model that was made before another one, or beside it; None if there is none."""
+    models = sorted((data_dir / "models").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    others = [model for model in models if model != present]
+    return others[-1] if others else None
 
 
 def environment_python(data_dir: Path, environment: Path | None = None) -> Path:
@@ -202,7 +209,7 @@ def _joined(examples: Sequence[Example], longest: int = 900) -> list[Example]:
 
 def samples(examples: Sequence[Example], most: int = 60) -> list[tuple[str, str]]:
     """A few questions spread over all intents and languages, as (Rasa's intent, text)."""
-    questions = [example for example in examples if example[0]]
+    questions = [e for e in examples if e[0] and not e[0].startswith("risk/")]
     step = max(1, len(questions) // most)
     return [(to_rasa(intent), text) for intent, _, text in questions[::step]]
 

@@ -1,19 +1,37 @@
 """Understanding a message: language, topic, risk, in this order of trust.
 
-Risk and language are found here without any other process. The topic comes from Rasa; while Rasa is
-away a lexical search over the FAQ's examples stands in, and the understanding is marked `degraded`.
+Risk words and the language are found here without any other process. The topic comes from Rasa, and
+so does a second opinion on language and risk; while Rasa is away a lexical search over the FAQ's
+examples stands in, and the understanding is marked `degraded`.
+
+A message of several sentences is also looked at sentence by sentence: it may ask several things. A
+short one that says little by itself ("how many days?") is looked at together with what was answered
+before.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nlu.language import LanguageGuess, identify, warm_up
+from nlu.burmese import to_unicode
+from nlu.danger import graver, weigh
+from nlu.language import LANGUAGES, UNKNOWN, LanguageGuess, identify, warm_up, written
 from nlu.lexical import LexicalSearch
 from nlu.rasa_client import RasaClient, RasaResult, RasaUnavailable
 from nlu.risk import Risk, RiskLexicon
 
 READ = 1000
 """Characters of a message in which a topic is looked for; risk is looked for in all of it."""
+SURE = 0.75
+"""From this confidence on a sentence asks for its topic; below, a short message may follow up."""
+MOST_QUESTIONS = 3
+_PARTS = 12
+"""Sentences of one message that are looked at by themselves."""
+_SHORT = 60
+"""Characters of a message that may be a follow-up; a Chinese, Japanese or Burmese one says more."""
+LONG = 300
+"""Characters after which the classifier of danger reads sentence by sentence, too."""
+_SENTENCE_END = re.compile(r"(?<=[.?!;…])\s+|(?<=[。？！؟।॥။])\s*|\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +39,9 @@ class Understanding:
     """What a message means.
 
     `ranking`: intents with calibrated confidence, best first: `faq/<topic>` or one of
-    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`.
+    `faq.INTENTS`. `language`: one of the ten, another ISO 639-1 code, or `und`. `written`: the way
+    of writing it that the message clearly shows: `zh-hant`, `zh`, or "". `read`: the text as it was
+    read, where it came in another encoding (Burmese in Zawgyi), else "".
     """
 
     language: str
@@ -29,6 +49,10 @@ class Understanding:
     ranking: tuple[tuple[str, float], ...]
     risk: Risk
     degraded: bool = False
+    questions: tuple[str, ...] = ()
+    """Topics, in the order in which they are asked, if a message asks for more than one."""
+    written: str = ""
+    read: str = ""
 
     @property
     def topics(self) -> tuple[tuple[str, float], ...]:
@@ -56,51 +80,151 @@ class Understander:
         self.lexicon.find("hello")
 
     async def understand(
-        self, texts: Sequence[str], priors: Sequence[str | None]
+        self,
+        texts: Sequence[str],
+        priors: Sequence[str | None],
+        before: Sequence[str] = (),
     ) -> list[Understanding]:
-        """One understanding per text. `priors`: the conversation's language, if known.
+        """One understanding per text. `priors`: the conversation's language, if known; `before`:
+        the title of what was answered last, or "".
 
         Never raises for any text.
         """
+        came, texts = texts, [to_unicode(text) for text in texts]
+        priors = [prior.partition("-")[0] if prior else None for prior in priors]
         risks = [self.lexicon.find(text) for text in texts]
         guesses = [identify(text, prior=prior) for text, prior in zip(texts, priors, strict=True)]
-        read = [text[:READ] for text in texts]
+        looked_at = [text[:READ] for text in texts]
+        questions: list[tuple[str, ...]] = [()] * len(texts)
         try:
             client = self.rasa()
             if client is None:
                 raise RasaUnavailable("not started")
-            languages = [
+            hints = [
                 guess.code if guess.confidence >= 0.5 else prior
                 for guess, prior in zip(guesses, priors, strict=True)
             ]
-            results = await client.parse(read, languages)
+            parts = [_sentences(text) for text in texts]
+            results, by_part = await _parse(client, looked_at, parts, hints)
+            guesses = list(map(_language, guesses, results))
+            before = before or [""] * len(texts)
+            rankings = await self._with_before(client, looked_at, hints, results, before)
+            questions = list(map(_questions, rankings, by_part))
+            for place, (text, result) in enumerate(zip(texts, results, strict=True)):
+                risks[place] = weigh(self.lexicon, text, risks[place], result.danger)
+                if len(text) > LONG:  # the classifier read its beginning only
+                    for part, judged in zip(parts[place], by_part[place], strict=True):
+                        told = weigh(self.lexicon, part, self.lexicon.find(part), judged.danger)
+                        risks[place] = graver(risks[place], told)
+            degraded = False
         except RasaUnavailable:
-            return [
-                Understanding(
-                    guess.code,
-                    guess.confidence,
-                    self.lexical.rank(text, guess.code),
-                    risk,
-                    degraded=True,
-                )
-                for text, guess, risk in zip(read, guesses, risks, strict=True)
+            rankings = [
+                self.lexical.rank(text, guess.code)
+                for text, guess in zip(looked_at, guesses, strict=True)
             ]
-        understood = []
-        for guess, prior, risk, result in zip(guesses, priors, risks, results, strict=True):
-            best = _language(guess, result, prior)
-            understood.append(Understanding(best.code, best.confidence, result.intents, risk))
-        return understood
+            degraded = True
+        return [
+            Understanding(
+                guess.code,
+                guess.confidence,
+                ranking,
+                risk,
+                degraded,
+                asked,
+                written(text, guess.code),
+                text if text != original else "",
+            )
+            for original, text, guess, ranking, risk, asked in zip(
+                came, texts, guesses, rankings, risks, questions, strict=True
+            )
+        ]
+
+    async def _with_before(
+        self,
+        client: RasaClient,
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+        results: Sequence[RasaResult],
+        before: Sequence[str],
+    ) -> list[tuple[tuple[str, float], ...]]:
+        """The rankings; those of follow-ups halfway to what they mean after the last answer."""
+        rankings = [result.intents for result in results]
+        open_ones = [
+            place
+            for place, (text, title) in enumerate(zip(texts, before, strict=True))
+            if title and 0 < len(text.strip()) <= _SHORT and _unsure(rankings[place])
+        ]
+        if open_ones:
+            together = [f"{before[place]}. {texts[place]}" for place in open_ones]
+            answers = await client.parse(together, [languages[place] for place in open_ones])
+            for place, answer in zip(open_ones, answers, strict=True):
+                rankings[place] = _mean(rankings[place], answer.intents)
+        return rankings
 
 
-def _language(guess: LanguageGuess, result: RasaResult, prior: str | None) -> LanguageGuess:
-    """The surer of the two: rules and general models here, a model of our own texts in Rasa.
+async def _parse(
+    client: RasaClient,
+    texts: Sequence[str],
+    parts: Sequence[Sequence[str]],
+    languages: Sequence[str | None],
+) -> tuple[list[RasaResult], list[list[RasaResult]]]:
+    """What Rasa makes of each text, and of each of its parts, asked at once."""
+    asked = [*texts, *(part for ones in parts for part in ones)]
+    hints = [*languages, *(h for h, ones in zip(languages, parts, strict=True) for _ in ones)]
+    answers = await client.parse(asked, hints)
+    rest = iter(answers[len(texts) :])
+    return answers[: len(texts)], [[next(rest) for _ in ones] for ones in parts]
 
-    Rasa knows only the ten languages; so it decides among them and never overrules another script.
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of a message that has more than one, short ones joined to the next."""
+    found: list[str] = []
+    held = ""
+    for piece in _SENTENCE_END.split(text[: READ * 4]):
+        held = f"{held} {piece}".strip()
+        if sum(2 if character > "\u1000" else 1 for character in held) >= 16:
+            found.append(held)
+            held = ""
+    if held and found:
+        found[-1] = f"{found[-1]} {held}"
+    return found[:_PARTS] if len(found) > 1 else []
+
+
+def _unsure(ranking: tuple[tuple[str, float], ...]) -> bool:
+    return not ranking or ranking[0][1] < SURE
+
+
+def _mean(
+    one: tuple[tuple[str, float], ...], other: tuple[tuple[str, float], ...]
+) -> tuple[tuple[str, float], ...]:
+    chances: dict[str, float] = {}
+    for intent, chance in (*one, *other):
+        chances[intent] = chances.get(intent, 0.0) + chance / 2
+    return tuple(sorted(chances.items(), key=lambda item: -item[1]))
+
+
+def _questions(
+    ranking: tuple[tuple[str, float], ...], parts: Sequence[RasaResult]
+) -> tuple[str, ...]:
+    """The topics that sentences ask for surely, if they are more than one and the message as a
+    whole speaks of each of them, too: a story told in many sentences asks one thing."""
+    spoken = {intent for intent, _ in ranking[:5]}
+    topics = dict.fromkeys(
+        part.intents[0][0].removeprefix("faq/")
+        for part in parts
+        if part.intents
+        and part.intents[0][1] >= SURE
+        and part.intents[0][0].startswith("faq/")
+        and part.intents[0][0] in spoken
+    )
+    return tuple(topics)[:MOST_QUESTIONS] if len(topics) > 1 else ()
+
+
+def _language(guess: LanguageGuess, result: RasaResult) -> LanguageGuess:
+    """The program's own guess; where it has none, Rasa's, which learned from the same texts.
+
+    Rasa knows only the ten languages, so it is not asked where a surer stranger was heard.
     """
-    if not result.language or result.language_confidence <= guess.confidence:
-        return guess
-    if guess.code not in {result.language, "und"} and guess.confidence >= 0.8:
-        return guess
-    if prior == guess.code and result.language_confidence < 0.9:
-        return guess
-    return LanguageGuess(result.language, result.language_confidence)
+    if guess.code == UNKNOWN and result.language in LANGUAGES:
+        return LanguageGuess(result.language, result.language_confidence)
+    return guess

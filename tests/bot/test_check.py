@@ -17,7 +17,8 @@ from nlu.faq import load_faq
 from nlu.faq_check import check_faq
 
 TODAY = date(2026, 12, 1)
-LANGUAGES, REGISTERS = load_languages()
+LANGUAGES, WAYS = load_languages()
+REGISTERS = [code for code, way in WAYS.items() if not way.made]
 ALL = (*LANGUAGES, *REGISTERS)
 TOPIC = "topics/wage_unpaid.yaml"
 

@@ -1,10 +1,17 @@
 """The language of short, messy messages as workers type them."""
 
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from nlu.language import LANGUAGES, identify, warm_up
+from bot.content import load_content
+from nlu.language import LANGUAGES, identify, warm_up, written
+
+LOADED = load_content(Path(__file__).resolve().parents[2] / "faq_data")
+"""Loading the content teaches `identify` our languages."""
 
 MESSAGES = {
     "ja": "給料もらってない|残業代|しゃちょうが おこる こわい|カイシャ やめたい|社長に殴られた|"
@@ -34,6 +41,31 @@ MESSAGES = {
     "hi": "मुझे वेतन नहीं मिला है",
     "ru": "мне не платят зарплату",
     "fr": "je n'ai pas reçu mon salaire ce mois-ci",
+    "de": "mein Chef zahlt seit zwei Monaten nicht",
+    "tr": "patron iki aydır maaşımı vermiyor",
+    "uz": "pasportimni kompaniya olib qo'ydi",
+    "ms": "syarikat saya tak bagi cuti, macam mana",
+    "mn": "цалингаа аваагүй байна",
+    "uk": "мені не заплатили за місяць",
+    "ur": "مجھے تنخواہ نہیں ملی",
+    "fa": "کارفرما پول من را نمی‌دهد",
+    "ar": "لم يدفع لي صاحب العمل",
+    "si": "මට පඩි දීලා නැහැ",
+    "bn": "আমি বেতন পাইনি",
+    "lo": "ບໍ່ໄດ້ເງິນເດືອນ",
+    "ta": "சம்பளம் தரவில்லை",
+}
+MIXED = {
+    "tl": "yung boss ko ayaw ibigay ang nenkin techo, what should I do po|"
+    "na-late ako sa koshin ng zairyu card, okay lang ba|pinapa-sign ako ng taishoku todoke",
+    "pt": "a empreiteira nao paga o yukyu|meu shacho falou que o zangyo ja ta incluso|"
+    "preciso do gensen choshuhyo pra declarar",
+    "es": "el hancho me grita y no me deja tomar yukyu|cómo saco el juminhyo en el kuyakusho",
+    "vi": "cty ko cho nghi yukyu, bao phai xin truoc 1 thang|nghiep doan (kumiai) ko giup",
+    "id": "kumiai bilang zangyo ga dibayar soalnya masih kenshusei|shacho marah2 terus",
+    "ne": "sacho le yukyu dina mandaina|zairyu card ko koushin kahile garne",
+    "my": "shacho ka yukyu ma pay bu|nenkin pyan htote chin tae",
+    "en": "my kacho said no yukyu for part timer, is it true",
 }
 
 
@@ -75,6 +107,46 @@ def test_a_foreign_word_does_not_decide() -> None:
     assert identify("cong ty khong dong 社会保険 cho toi phai lam sao").code == "vi"
     assert identify("my company did not give me 有給 this year").code == "en"
     assert identify("salary が もらえない です").code == "ja"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(code, text) for code, texts in MIXED.items() for text in texts.split("|")]
+)
+def test_the_main_language_decides_not_the_borrowed_words(code: str, text: str) -> None:
+    assert identify(text).code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("老闆不給薪水怎麼辦", "zh-hant"),
+        ("請問加班費怎麼算", "zh-hant"),
+        ("我要辭職", "zh-hant"),
+        ("老板不给工资", "zh"),
+        ("在留資格怎么变更", ""),  # a Japanese term in a simplified message
+        ("你好", ""),
+        ("", ""),
+    ],
+)
+def test_traditional_and_simplified_characters_are_told_apart(text: str, way: str) -> None:
+    assert written(text, "zh") == way
+    assert written(text, "ja") == ""
+
+
+@given(st.text(st.characters(), max_size=300), st.sampled_from([None, *LANGUAGES, "fr"]))
+@example("", None)
+@example("a", None)
+@example("👍🏽👨‍👩‍👧", "vi")
+@example("x" * 10_000, None)
+@example("\u200b\u200d\ufeff", None)
+@example("рау mу ѕаlаrу", "en")  # Cyrillic letters that look Latin
+@example("給salaryไม่ได้ लेख\ud83d", None)
+@example("\U00020000\U0010ffff\x00\x01\x02", "zh")
+def test_no_text_makes_it_fail(text: str, prior: str | None) -> None:
+    guess = identify(text, prior)
+    assert 0 <= guess.confidence <= 1
+    assert guess.code
+    written(text, guess.code)
 
 
 def test_it_is_quick_also_for_a_giant_text() -> None:

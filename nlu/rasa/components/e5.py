@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,7 @@ class _Weights:
         self.scores = self._array(np.float32, count)
         text = bytes(self._take(size))
         self.pieces = [
-            text[first:last].decode("utf-8", "replace")
-            for first, last in zip(offsets[:-1], offsets[1:], strict=True)
+            text[first:last].decode("utf-8", "replace") for first, last in pairwise(offsets)
         ]
         self._read("i")
         self._take(*self._read("I"))  # the table of its normaliser; NFKC does the same

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,10 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
         keys = [clean(text, self._config["max_characters"]) for text in texts]
         vectors = {key: self._known[key] for key in set(keys) if key in self._known}
         missing = sorted(set(keys) - set(vectors), key=len)  # alike lengths make good batches
-        for start in range(0, len(missing), 16):
-            batch = missing[start : start + 16]
+        for batch, done in _batches(missing):
             vectors.update(zip(batch, self._load().encode(batch), strict=True))
-            if tell and start % 320 == 0:
-                logger.info("encoded %d of %d", start, len(missing))
+            if tell and done % 320 < len(batch):
+                logger.info("encoded %d of %d", done, len(missing))
         for key in keys:
             self._known[key] = vectors[key]
             self._known.move_to_end(key)
@@ -125,6 +124,19 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
             vectors = self.encode([message.get(TEXT) for message in spoken])
             _add_features(self._identifier, spoken, vectors)
         return messages
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], int]]:
+    """Texts sorted by length in batches, each with the number of texts up to its end: what is
+    shorter than the longest of its batch costs as much, so only alike lengths go together."""
+    batch: list[str] = []
+    for number, text in enumerate(texts):
+        if batch and (len(batch) == 16 or len(text) > 1.25 * len(batch[0]) + 8):
+            yield batch, number
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch, len(texts)
 
 
 def _add_features(origin: str, messages: Sequence[Message], vectors: np.ndarray) -> None:

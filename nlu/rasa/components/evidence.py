@@ -26,8 +26,6 @@ from components.text import clean, spelled
 
 KEPT_ASIDE = 5
 """Every fifth example of a label and language is kept aside to learn weight and temperatures."""
-NGRAM_STRENGTH = 0.5
-"""Inverse regularisation of the n-grams."""
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SCALES = np.geomspace(0.5, 50.0, 40)
 
@@ -113,7 +111,7 @@ class Evidence:
         means = language_means(examples)
         texts = list(map(spelled, examples.texts, examples.languages))
         return cls(
-            NgramModel.fit(texts, examples.labels, strength=NGRAM_STRENGTH),
+            NgramModel.fit(texts, examples.labels),
             Kernel.fit(
                 centred(examples.vectors, examples.languages, means),
                 examples.labels,
@@ -125,7 +123,7 @@ class Evidence:
     @property
     def labels(self) -> list[str]:
         """What can be found, in the order of the columns."""
-        return self.ngrams.linear.labels
+        return self.ngrams.labels
 
     def of_ngrams(self, texts: Sequence[str], languages: Sequence[str]) -> np.ndarray:
         """Scores by n-grams for `clean` texts."""
@@ -175,7 +173,7 @@ class Evidence:
         about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         ngrams = NgramModel.load(folder, f"{name}-ngrams")
         with np.load(folder / f"{name}-meaning.npz", allow_pickle=False) as kept:
-            meaning = Kernel.of(ngrams.linear.labels, kept)
+            meaning = Kernel.of(ngrams.labels, kept)
         with np.load(folder / f"{name}-means.npz", allow_pickle=False) as kept:
             means = {code: kept[code] for code in kept.files}
         return cls(ngrams, meaning, means, **about)

@@ -23,6 +23,8 @@ from components.text import clean
 
 LANGUAGE = "language"
 UNKNOWN = "und"
+SCALE = 5.0
+"""Makes margins into log-probabilities; chosen on examples kept aside."""
 PLAIN_TEXT = "text"
 """Intent of training texts that are no questions: only their words and language are learned."""
 
@@ -99,15 +101,15 @@ class LanguageIdentifier(GraphComponent):
             labels.append(code)
         with self._storage.write_to(self._resource) as folder:
             if len(set(labels)) > 1:
-                self._model = NgramModel.fit(texts, labels, strength=20.0, logistic=True)
+                self._model = NgramModel.fit(texts, labels)
                 self._model.save(folder, "language")
         return self._resource
 
     def process(self, messages: list[Message]) -> list[Message]:
         """Add the language to each message."""
         texts = [clean(message.get(TEXT) or "") for message in messages]
-        rows = log_softmax(self._model.scores(texts)) if self._model and texts else None
-        labels = self._model.linear.labels if self._model else []
+        rows = log_softmax(SCALE * self._model.scores(texts)) if self._model and texts else None
+        labels = self._model.labels if self._model else []
         for index, message in enumerate(messages):
             code, confidence = UNKNOWN, 0.0
             if rows is not None and any(character.isalpha() for character in texts[index]):

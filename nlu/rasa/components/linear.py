@@ -6,14 +6,17 @@ Only plain arrays are kept in the model file: nothing is unpickled when it is lo
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy import linalg, sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 
@@ -21,59 +24,6 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Scores to log-probabilities, row by row."""
     shifted = scores - scores.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-@dataclass
-class Linear:
-    """One row of `weights` per label. Every label counts alike, however many examples it has."""
-
-    labels: list[str]
-    weights: np.ndarray
-    bias: np.ndarray
-
-    @classmethod
-    def logistic(
-        cls, features: np.ndarray | sparse.spmatrix, labels: Sequence[str], strength: float
-    ) -> Linear:
-        """Multinomial logistic regression: good over few dense features, slow over many.
-
-        `strength` is the inverse of the regularisation.
-        """
-        return cls._of(
-            LogisticRegression(C=strength, class_weight="balanced", max_iter=100, tol=1e-3),
-            features,
-            labels,
-        )
-
-    @classmethod
-    def margins(cls, features: sparse.spmatrix, labels: Sequence[str], strength: float) -> Linear:
-        """Support vectors, one label against the rest: as good over many features, in seconds."""
-        return cls._of(LinearSVC(C=strength, class_weight="balanced"), features, labels)
-
-    @classmethod
-    def _of(
-        cls,
-        model: LogisticRegression | LinearSVC,
-        features: np.ndarray | sparse.spmatrix,
-        labels: Sequence[str],
-    ) -> Linear:
-        model.fit(features, list(labels))
-        weights, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels
-            weights, bias = np.vstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
-        return cls(
-            [str(label) for label in model.classes_],
-            weights.astype(np.float32),
-            bias.astype(np.float32),
-        )
-
-    def scores(self, features: np.ndarray | sparse.spmatrix) -> np.ndarray:
-        """One row per row of features, one column per label."""
-        return np.asarray(features @ self.weights.T) + self.bias
-
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """What `numpy.savez` keeps."""
-        return {f"{prefix}weights": self.weights, f"{prefix}bias": self.bias}
 
 
 @dataclass
@@ -90,7 +40,7 @@ class Kernel:
     centres: np.ndarray
     weights: np.ndarray
 
-    MOST = 6000
+    MOST = 8000
     """Centres: more are hardly better, and cost memory and time with each message."""
     SHARPNESS = 0.5
     SMOOTHNESS = 0.05
@@ -140,70 +90,118 @@ class Kernel:
 
 @dataclass
 class NgramModel:
-    """Text to label by runs of one to four characters and by words and pairs of words."""
+    """Text to label by runs of one to four characters and by words and pairs of words.
 
-    vectorizers: tuple[TfidfVectorizer, TfidfVectorizer]
-    linear: Linear
+    Support vectors, one label against the rest; every label counts alike, however many examples it
+    has. scikit-learn teaches it; asking it is done here, as scikit-learn's way with single texts
+    takes ten times as long.
+    """
+
+    labels: list[str]
+    vocabularies: tuple[dict[str, int], dict[str, int]]
+    """Place of each run of characters, and of each word or pair, in the rows below."""
+    rarity: np.ndarray
+    """Inverse document frequency of each."""
+    weights: np.ndarray
+    """One row per run or word, one column per label."""
+    bias: np.ndarray
 
     @classmethod
     def fit(
-        cls,
-        texts: Sequence[str],
-        labels: Sequence[str],
-        *,
-        strength: float,
-        logistic: bool = False,
+        cls, texts: Sequence[str], labels: Sequence[str], *, strength: float = 0.5
     ) -> NgramModel:
-        """Learn from texts; what occurs in one text only is left out (if there are enough)."""
-        rarest = 2 if len(texts) > 1000 else 1
-        vectorizers = _vectorizers([None, None], min_df=rarest)
-        features = sparse.hstack([v.fit_transform(texts) for v in vectorizers]).tocsr()
-        learn = Linear.logistic if logistic else Linear.margins
-        return cls(vectorizers, learn(features, labels, strength))
+        """Learn from texts; what occurs in one text only is left out (if there are enough).
 
-    def features(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """One row per text."""
-        return sparse.hstack([v.transform(texts) for v in self.vectorizers]).tocsr()
+        `strength` is the inverse of the regularisation.
+        """
+        vectorizers = [
+            TfidfVectorizer(
+                analyzer=analyzer,
+                sublinear_tf=True,
+                dtype=np.float32,
+                min_df=2 if len(texts) > 1000 else 1,
+            )
+            for analyzer in _ANALYZERS
+        ]
+        features = sparse.hstack([v.fit_transform(texts) for v in vectorizers]).tocsr()
+        model = LinearSVC(C=strength, class_weight="balanced").fit(features, list(labels))
+        weights, bias = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels
+            weights, bias = np.vstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
+        first = len(vectorizers[0].vocabulary_)
+        runs, words = (dict(v.vocabulary_) for v in vectorizers)
+        return cls(
+            [str(label) for label in model.classes_],
+            (runs, {word: first + place for word, place in words.items()}),
+            np.hstack([v.idf_ for v in vectorizers]).astype(np.float32),
+            np.ascontiguousarray(weights.T, dtype=np.float32),
+            bias.astype(np.float32),
+        )
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """One row per text, one column per label."""
-        return self.linear.scores(self.features(texts))
+        """One row per text, one column per label: about -1 for no, 1 for yes."""
+        return np.stack([self._score(text) for text in texts])
+
+    def _score(self, text: str) -> np.ndarray:
+        score = self.bias.copy()
+        for counts, vocabulary in zip(_counted(text), self.vocabularies, strict=True):
+            known = [(vocabulary[gram], times) for gram, times in counts if gram in vocabulary]
+            if known:
+                places, times = zip(*known, strict=True)
+                values = (1 + np.log(np.array(times, np.float32))) * self.rarity[list(places)]
+                score += (values / np.linalg.norm(values)) @ self.weights[list(places)]
+        return score
 
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.npz` and `<name>.json`."""
         about = {
-            "labels": self.linear.labels,
-            "grams": [sorted(v.vocabulary_, key=v.vocabulary_.__getitem__) for v in self.vectorizers],
+            "labels": self.labels,
+            "grams": [sorted(known, key=known.__getitem__) for known in self.vocabularies],
         }
         (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
-        np.savez(
-            folder / f"{name}.npz",
-            idf=np.hstack([v.idf_ for v in self.vectorizers]).astype(np.float32),
-            **self.linear.arrays(""),
-        )
+        np.savez(folder / f"{name}.npz", rarity=self.rarity, weights=self.weights, bias=self.bias)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> NgramModel:
         """Read what `save` wrote."""
         about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        runs, words = about["grams"]
         with np.load(folder / f"{name}.npz", allow_pickle=False) as kept:
-            vectorizers = _vectorizers(
-                [{gram: place for place, gram in enumerate(grams)} for grams in about["grams"]]
+            return cls(
+                about["labels"],
+                (
+                    {gram: place for place, gram in enumerate(runs)},
+                    {word: place for place, word in enumerate(words, len(runs))},
+                ),
+                kept["rarity"],
+                kept["weights"],
+                kept["bias"],
             )
-            first = len(about["grams"][0])
-            vectorizers[0].idf_, vectorizers[1].idf_ = kept["idf"][:first], kept["idf"][first:]
-            return cls(vectorizers, Linear(about["labels"], kept["weights"], kept["bias"]))
 
 
-def _vectorizers(
-    vocabularies: Sequence[dict[str, int] | None], **options: object
-) -> tuple[TfidfVectorizer, TfidfVectorizer]:
-    shared = {"sublinear_tf": True, "lowercase": False, "dtype": np.float32, **options}
-    return (
-        TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(1, 4), vocabulary=vocabularies[0], **shared
-        ),
-        TfidfVectorizer(
-            token_pattern=r"~?\w+", ngram_range=(1, 2), vocabulary=vocabularies[1], **shared
-        ),
-    )
+_WORD = re.compile(r"~?\w+")
+
+
+def _runs(text: str) -> list[str]:
+    """Runs of one to four characters; those of words begin and end with a space."""
+    found: list[str] = []
+    for word in text.split():
+        padded = f" {word} "
+        for length in range(1, 5):
+            found += [padded[i : i + length] for i in range(max(1, len(padded) - length + 1))]
+    return found
+
+
+def _words(text: str) -> list[str]:
+    """Words, and pairs of words."""
+    words = _WORD.findall(text)
+    return words + [f"{one} {next_one}" for one, next_one in pairwise(words)]
+
+
+_ANALYZERS = (_runs, _words)
+
+
+@lru_cache(maxsize=256)
+def _counted(text: str) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """What is counted in a text; remembered, as more than one model asks for the same text."""
+    return tuple(tuple(Counter(analyze(text)).items()) for analyze in _ANALYZERS)

@@ -4,7 +4,7 @@ Each kind of danger is a label, and so is "none": messages that only sound alarm
 questions of the FAQ. Words show the counsellor why: those whose n-grams spoke loudest for the kind.
 
 Sets `risk` on a message: {"none": probability, "kinds": [[kind, probability], ...], "words": [...]}
-with the three likeliest kinds; words only where danger is likelier than `explain`.
+with all kinds that are at all likely; words only where danger is likelier than `explain`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from components.text import clean, spelled
 NONE, HARMLESS = "none", RISK + "harmless"
 OTHER = 4
 """Every fourth example that is not about danger teaches "none", too."""
-_WORD = re.compile(r"[^\W\d_]+")
+UNLIKELY = 0.002
+# Japanese, Chinese and Burmese have no spaces: there some characters in a row stand for a word.
+_WORD = re.compile(r"[\u1000-\u109f]{2,9}|[\u3040-\u9fff]{2,4}|[^\W\d_\u1000-\u109f\u3040-\u9fff]+")
 
 
 @DefaultV1Recipe.register(DefaultV1Recipe.ComponentType.INTENT_CLASSIFIER, is_trainable=True)
@@ -44,7 +46,7 @@ class RiskClassifier(GraphComponent):
     @staticmethod
     def get_default_config() -> dict[str, Any]:
         """See `config.yml` for the meaning of each."""
-        return {"sure_none": 0.995, "explain": 0.02, "grave": []}
+        return {"sure_none": 0.97, "explain": 0.02, "grave": []}
 
     @classmethod
     def create(
@@ -121,10 +123,11 @@ class RiskClassifier(GraphComponent):
             )
             chances[unsure] = evidence.together(ngrams[unsure], meaning)
         for text, code, message, row in zip(texts, languages, messages, chances, strict=True):
-            kinds = [place for place in np.argsort(-row)[:4] if place != none][:3]
+            kinds = [place for place in np.argsort(-row) if place != none]
+            likely = [place for place in kinds if row[place] >= UNLIKELY]
             risk: dict[str, Any] = {
                 "none": float(row[none]) if text else 1.0,
-                "kinds": [[evidence.labels[place], float(row[place])] for place in kinds],
+                "kinds": [[evidence.labels[place], float(row[place])] for place in likely],
                 "words": [],
             }
             if 1 - risk["none"] >= self._config["explain"]:
@@ -136,11 +139,11 @@ class RiskClassifier(GraphComponent):
 def telling_words(
     evidence: Evidence, text: str, language: str, kind: int, none: int, most: int = 3
 ) -> list[str]:
-    """The words of a text without which it would speak least for the kind of danger."""
-    words = list(dict.fromkeys(_WORD.findall(text)))[:40]
-    without = [text, *(text.replace(word, " ") for word in words)]
-    scores = evidence.ngrams.scores([spelled(one, language) for one in without])
+    """The words of a text that speak loudest for the kind of danger, as they stand in it."""
+    words = list(dict.fromkeys(_WORD.findall(text)))[:60]
+    if not words:
+        return []
+    scores = evidence.ngrams.scores([spelled(word, language) for word in words])
     danger = scores[:, kind] - scores[:, none]
-    lost = danger[0] - danger[1:]
-    order = [place for place in np.argsort(-lost)[:most] if lost[place] > 0]
+    order = [place for place in np.argsort(-danger)[:most] if danger[place] > danger.mean()]
     return [words[place] for place in sorted(order)]

@@ -154,8 +154,8 @@ def respellings(text: str, language: str) -> list[str]:
 def sounded(text: str, language: str) -> str:
     """How a Japanese or Nepali text sounds, in a coarse Latin spelling; "" for other languages.
 
-    "給料もらえない", "きゅうりょう もらえない" and "kyuuryou moraenai" become alike, and so do "तलब आएन"
-    and "talab aayena", whatever spelling of long vowels and aspirates a phone has made of them.
+    "給料もらえない", "きゅうりょう もらえない" and "kyuuryou moraenai" become alike, and so do
+    "तलब आएन" and "talab aayena", whatever spelling of long vowels and aspirates a phone makes.
     """
     if language not in {"ja", "ne"}:
         return ""
