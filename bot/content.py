@@ -36,6 +36,10 @@ class Loaded:
         named = self.lexicon.types.get(kind)
         return named.name.get(language, kind) if named else kind
 
+    def teach_languages(self, *, now: bool = False) -> None:
+        """Let languages be told by these texts from now on; `now`: learn before returning."""
+        learn(((language, text) for _, language, text in self.faq.training()), now=now)
+
     def drafts(self) -> list[Mapping[str, str]]:
         """Texts that no native speaker has checked, with what still rests on memory."""
         rows: list[Mapping[str, str]] = []
@@ -67,8 +71,8 @@ class Loaded:
         return rows
 
 
-def load_content(faq_dir: Path) -> Loaded:
-    """Load and check all content.
+def load_content(faq_dir: Path, *, teach: bool = True) -> Loaded:
+    """Load and check all content, and let languages be told by it, unless not to `teach` yet.
 
     Raises:
         ContentError: every mistake of the first files that have some, each with its remedy.
@@ -79,7 +83,6 @@ def load_content(faq_dir: Path) -> Loaded:
     faq = load_faq(faq_dir, facts, (*texts.languages, *texts.registers), tuple(lexicon.types))
     spoken = [row for row in lexicon.examples() if row[0] != "risk/harmless" or _calm(lexicon, row)]
     faq = replace(faq, dangers=(*faq.dangers, *spoken))
-    learn((language, text) for _, language, text in faq.training())
     _write_traditional(faq, facts)
     words = _all(texts, faq, facts)
     library = Library(
@@ -96,13 +99,16 @@ def load_content(faq_dir: Path) -> Loaded:
     ]
     if missing:
         raise ContentError(missing)
-    return Loaded(
+    loaded = Loaded(
         facts,
         faq,
         lexicon,
         LexicalSearch(faq.examples),
         Content(texts, library, load_thresholds(), words),
     )
+    if teach:
+        loaded.teach_languages()
+    return loaded
 
 
 def _calm(lexicon: RiskLexicon, row: tuple[str, str, str]) -> bool:

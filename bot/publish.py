@@ -102,9 +102,10 @@ class Publications:
     def _load(self, wanted: str) -> Loaded:
         """Load exactly what was published: neither older files nor files half edited."""
         before = digest_of_files(self.faq_dir)
-        loaded = load_content(self.faq_dir)
+        loaded = load_content(self.faq_dir, teach=False)
         if not before == digest_of_files(self.faq_dir) == wanted:
             raise ContentError(["the files were edited after they were published. Publish again."])
+        loaded.teach_languages(now=True)  # a second's work, here beside the work of the desk
         return loaded
 
     def _look(self) -> tuple[int, int] | None:

@@ -129,11 +129,17 @@ def _nothing() -> _Learned | None:
 _learned: Callable[[], _Learned | None] = _nothing
 
 
-def learn(texts: Iterable[tuple[str, str]]) -> None:
-    """Learn from (language, text) from now on; done by `warm_up` or with the first message."""
+def learn(texts: Iterable[tuple[str, str]], *, now: bool = False) -> None:
+    """Learn from (language, text); done by `warm_up` or with the first message, or `now`.
+
+    With `now`, what was learned before is used until this is learned.
+    """
     kept = list(texts)
+    learned = cache(lambda: _Learned(kept)) if kept else _nothing
+    if now:
+        learned()
     global _learned
-    _learned = cache(lambda: _Learned(kept)) if kept else _nothing
+    _learned = learned
 
 
 def warm_up() -> None:

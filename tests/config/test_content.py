@@ -1,5 +1,6 @@
 """Content files: the shipped ones are right, and every mistake is named with file, key, remedy."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def test_a_broken_topic_is_named(tmp_path: Path, yaml: str, named: str) -> None:
     assert named in str(caught.value)
 
 
+def test_a_broken_directory_is_named_by_line(tmp_path: Path) -> None:
+    shutil.copy(CONFIG / "figures.yaml", tmp_path)
+    path = tmp_path / "directory.yaml"
+    text = (CONFIG / "directory.yaml").read_text("utf-8").replace('number: "#9110"', "number: 9110")
+    path.write_text(text, "utf-8")
+    with pytest.raises(ContentError) as caught:
+        load_facts(tmp_path)
+    line = 1 + text[: text.index("number: 9110")].count("\n")
+    [mistake] = caught.value.mistakes
+    assert mistake.startswith(f"{path}:{line}: police_advice.number: ")
+    assert "in quotes" in mistake
+
+
 def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes("id: é".encode("latin-1"))
     with pytest.raises(ContentError, match="UTF-8"):
@@ -125,7 +139,8 @@ def test_a_broken_translation_is_named(tmp_path: Path, old: str, new: str, named
         return
     with pytest.raises(ContentError) as caught:
         load_texts(load_facts(), tmp_path)
-    assert "vi.po" in str(caught.value)
+    [mistake, *_] = caught.value.mistakes
+    assert re.match(rf"{re.escape(str(path))}:\d+: [a-z_.]+: ", mistake), mistake
     assert named in str(caught.value)
 
 
