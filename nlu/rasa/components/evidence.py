@@ -99,15 +99,17 @@ class Evidence:
         evidence = cls.fit(examples)
         kept, aside = examples.split()
         if len(aside.texts) >= 20:
-            trial = cls.fit(kept)
+            trial = cls.fit(
+                kept, Kernel.MOST // 2
+            )  # the weights are the same, in a third of the time
             trial.calibrate(aside)
             evidence.share, evidence.scale = trial.share, trial.scale
             evidence.scale_alone = trial.scale_alone
         return evidence
 
     @classmethod
-    def fit(cls, examples: Examples) -> Evidence:
-        """Learn both classifiers."""
+    def fit(cls, examples: Examples, most: int = Kernel.MOST) -> Evidence:
+        """Learn both classifiers; `most`: as in `Kernel.fit`."""
         means = language_means(examples)
         texts = list(map(spelled, examples.texts, examples.languages))
         return cls(
@@ -116,6 +118,7 @@ class Evidence:
                 centred(examples.vectors, examples.languages, means),
                 examples.labels,
                 [i for i, text in enumerate(examples.texts) if text == examples.origins[i]],
+                most,
             ),
             means,
         )

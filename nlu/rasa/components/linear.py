@@ -46,15 +46,17 @@ class Kernel:
     SMOOTHNESS = 0.05
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, labels: Sequence[str], centres: Sequence[int]) -> Kernel:
-        """Learn from rows of vectors; `centres`: the rows that may speak, at most `MOST` do."""
+    def fit(
+        cls, vectors: np.ndarray, labels: Sequence[str], centres: Sequence[int], most: int = MOST
+    ) -> Kernel:
+        """Learn from rows of vectors; `centres`: the rows that may speak, at most `most` do."""
         names = sorted(set(labels))
         places = {name: place for place, name in enumerate(names)}
         wanted = np.full((len(labels), len(names)), -1.0, np.float32)
         wanted[np.arange(len(labels)), [places[label] for label in labels]] = 1.0
         vectors = vectors.astype(np.float32)
-        if len(centres) > cls.MOST:
-            centres = np.random.default_rng(0).permutation(centres)[: cls.MOST]
+        if len(centres) > most:
+            centres = np.random.default_rng(0).permutation(centres)[:most]
         chosen = vectors[list(centres)]
         equations = cls.SMOOTHNESS * cls._likeness(chosen, chosen).astype(np.float64)
         equations.flat[:: len(chosen) + 1] += 0.1  # what sums of 32-bit numbers lose
