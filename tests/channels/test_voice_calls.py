@@ -291,6 +291,8 @@ STORIES: dict[str, tuple[Line, ...]] = {
         ("hears only", "file:my"),
         ("presses", "1"),
         ("hears only", "file:my"),
+        ("presses", "0"),
+        ("hears only", "file:my"),
         ("records", "30"),
         ("hears only", "file:my"),
         ("hung up",),
@@ -303,6 +305,8 @@ STORIES: dict[str, tuple[Line, ...]] = {
         ("presses", "3"),
         ("hears", "にほんで はたらく がいこくじん"),
         ("presses", "1"),
+        ("hears", "きゅうりょうを ぜんぶ"),
+        ("presses", "0"),
         ("hears", "おとの あとに"),
     ),
 }
