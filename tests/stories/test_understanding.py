@@ -32,7 +32,7 @@ FLOORS = {
     "emergency": (0.975, 0.90),
     "danger": (0.97, 0.93),
 }
-CEILINGS = {"out_of_scope": (0.08, 0.10), "alarms": (0.08, 0.15)}
+CEILINGS = {"out_of_scope": (0.08, 0.10), "alarms": (0.10, 0.25)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
