@@ -23,6 +23,7 @@ from rich.table import Table
 from config.content import ContentError, read_yaml
 from config.facts import CONFIG
 from config.texts import JAPAN
+from nlu.language import LANGUAGES
 
 Row = Mapping[str, Any]
 """One line of `bot understand --jsonl`."""
@@ -36,6 +37,8 @@ METRICS = {
     "danger": "danger found",
     "alarms": "false alarms",
 }
+STRANGER = "other"
+"""All languages that the desk does not speak, taken together."""
 EMERGENCY, HIGH, HARMLESS, OUTSIDE, ANY = "emergency", "high", "harmless", "out_of_scope", "-"
 BINS = 10
 
@@ -170,7 +173,7 @@ def evaluate(
         named = [topic for topic, _ in row["topics"]]
         judged = _judge(one, row, named)
         for metric, hit in judged.items():
-            for where in ("all", one.language):
+            for where in ("all", one.language if one.language in LANGUAGES else STRANGER):
                 counts[where, metric][0] += hit
                 counts[where, metric][1] += 1
         if "top1" in judged:
@@ -213,7 +216,9 @@ def evaluate(
 
 
 def _judge(one: Labelled, row: Row, named: Sequence[str]) -> dict[str, bool]:
-    judged = {"language": row["language"] == one.language}
+    # a language that the desk does not speak must not be taken for one that it does
+    stranger = one.language not in LANGUAGES and row["language"] not in LANGUAGES
+    judged = {"language": stranger or row["language"] == one.language}
     if one.kind == OUTSIDE:
         judged["out_of_scope"] = row["action"] == "answer"
     elif one.kind in {EMERGENCY, HIGH}:

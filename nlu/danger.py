@@ -18,7 +18,9 @@ def weigh(lexicon: RiskLexicon, text: str, found: Risk, learned: Danger | None) 
     """One risk from both. `found`: what the word list found in `text`."""
     if learned is None:
         return found
-    if learned.none >= lexicon.limits.harmless:
+    limits = lexicon.limits
+    calm = limits.calm_emergency if found.level == "emergency" else limits.calm_high
+    if learned.none >= calm:
         found = Risk("none", (), ())
     own = _judge(lexicon, text, learned)
     both = graver(found, own)

@@ -222,6 +222,7 @@ _KIND = {str: "text", list: "list", dict: "table", date: "date (YYYY-MM-DD)"}
 
 def _intent(path: Path, languages: Collection[str]) -> list[Example]:
     file = FaqFile(path)
+    intent = path.stem
     examples: list[Example] = []
     for language, part in file.need(file.row, dict, "languages").items():
         where = ("languages", language)
@@ -230,7 +231,7 @@ def _intent(path: Path, languages: Collection[str]) -> list[Example]:
         file.known(part, EDITION_KEYS, *where)
         for key in ("examples", "also"):
             texts = file.texts(part, *where, key)
-            examples += [(path.stem, language, text) for text in texts]
+            examples += [(intent, language, text) for text in texts]
     file.done()
     return examples
 
@@ -243,11 +244,12 @@ def _dangers(
         file.wrong(f"no language of the desk. Name the file after one of {' '.join(languages)}.")
     listed = file.need(file.row, dict, "examples")
     examples: list[Example] = []
+    language = path.stem
     for kind in listed:
         if kinds is not None and kind not in {*kinds, HARMLESS}:
             file.wrong(f"unknown. Use {', '.join((*kinds, HARMLESS))}.", "examples", kind)
         texts = file.texts(listed, "examples", kind)
-        examples += [(f"risk/{kind}", path.stem, text) for text in texts]
+        examples += [(f"risk/{kind}", language, text) for text in texts]
     file.done()
     return examples
 

@@ -248,9 +248,10 @@ def _stranger(
             return LanguageGuess(code, 0.8)
     learned = _learned()
     strange = learned is not None and learned.words.strange(words)
-    ours = learned and not strange and guess.code in LANGUAGES
-    if ours and learned and learned.words.known(words, guess.code) >= _OURS:
-        return None
+    if learned and not strange and guess.code in LANGUAGES:
+        known = learned.words.known(words, guess.code)
+        if known >= _OURS:
+            return None
     code, chance = max(_general_chances(text).items(), key=lambda item: item[1])
     few = sum(map(len, words)) < _FEW
     enough = 0.9 if few or (text.isascii() and code not in _GUESTS) else 0.6

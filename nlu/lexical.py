@@ -5,25 +5,34 @@ example, suggests what is close, and leaves the rest to a person.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rapidfuzz import fuzz, process
 
 
 class LexicalSearch:
-    """Search over (intent, language, text) examples."""
+    """Search over (intent, language, text) examples.
 
-    def __init__(self, examples: Iterable[tuple[str, str, str]]) -> None:
+    What it needs of a language is made when that is asked for first: as a rule it never is.
+    """
+
+    def __init__(self, examples: Sequence[tuple[str, str, str]]) -> None:
+        self._examples = examples
         self._by_language: dict[str, tuple[list[str], list[str]]] = {}
-        for intent, language, text in examples:
-            for key in (language, ""):
-                texts, intents = self._by_language.setdefault(key, ([], []))
-                texts.append(_fold(text))
-                intents.append(intent)
+
+    def _of(self, language: str) -> tuple[list[str], list[str]]:
+        """Texts and intents of a language; of all, if it has none."""
+        if language not in self._by_language:
+            rows = [(text, intent) for intent, code, text in self._examples if code == language]
+            if not rows and language:
+                return self._of("")
+            rows = rows or [(text, intent) for intent, _, text in self._examples]
+            self._by_language[language] = [_fold(t) for t, _ in rows], [i for _, i in rows]
+        return self._by_language[language]
 
     def rank(self, text: str, language: str, limit: int = 5) -> tuple[tuple[str, float], ...]:
         """Intents by likeness, best first, with confidences from 0 to 1."""
-        texts, intents = self._by_language.get(language) or self._by_language.get("", ([], []))
+        texts, intents = self._of(language)
         folded = _fold(text)
         if not folded:
             return ()

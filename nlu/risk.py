@@ -74,7 +74,8 @@ class Limits:
 
     high: float = 0.45
     emergency: float = 0.10
-    harmless: float = 0.90
+    calm_high: float = 0.60
+    calm_emergency: float = 0.90
 
 
 # --- Reading a message into words -----------------------------------------------------------

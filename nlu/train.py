@@ -264,7 +264,7 @@ async def run_child(
     last = telling = ""
     output = child.stdout or asyncio.StreamReader()  # asked for above, so never the latter
     try:
-        with log.open("a", encoding="utf-8") as out:
+        with log.open("a", encoding="utf-8", buffering=1) as out:  # line by line
             async for raw in output:
                 line = raw.decode("utf-8", "replace").rstrip()
                 out.write(line + "\n")

@@ -53,11 +53,12 @@ class Look:
         )
 
     def language_name(self, visit: "Visit", code: str) -> str:
-        """A language of the desk as the staff calls it."""
+        """A language as the staff calls it, also one that the desk does not speak."""
         base, _, register = code.partition("-")
         known = visit.context.languages.get(base)
         if known is None:
-            return code or self.words[visit.language].gettext("language unknown")
+            named = Locale.parse(visit.language).languages.get(base, code)
+            return named or self.words[visit.language].gettext("language unknown")
         if visit.language == "en":
             name = known.english
         else:

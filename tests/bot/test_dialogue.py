@@ -62,9 +62,8 @@ TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str
      {"state": {**GREETED, "rephrased": 1}}, "handoff", ["handoff.open"]),
     ("nothing like a topic", "công thức nấu phở", understood(("out_of_scope", SURE)), {},
      "rephrase", ["out_of_scope.say"]),
-    ("topic without a text in her language", "नमस्ते तलब",
-     understood(("faq/wage_unpaid", SURE), language="ne"), {}, "handoff",
-     ["answer.no_text", "handoff.open"]),
+    ("several questions", "x", replace(understood(("faq/wage_unpaid", LIKELY)),
+     questions=("paid_leave", "wage_unpaid")), {}, "answer", ["faq/paid_leave", "faq/wage_unpaid"]),
     ("greeting", "xin chào", understood(("greet", SURE)), {"state": {}}, "greet",
      ["greeting.first", "privacy.notice", "menu.topics"]),
     ("thanks", "cảm ơn", understood(("thanks", SURE)), {}, "talk", ["smalltalk.thanks"]),
@@ -177,6 +176,23 @@ def test_decision(
 ) -> None:
     decision, said = decided(heard, understanding, **situation)
     assert (decision.action, said) == (action, texts)
+
+
+def test_a_topic_without_a_text_in_her_language_goes_to_a_person() -> None:
+    library = replace(LIBRARY, has=lambda *_: False)
+    understanding = understood(("faq/wage_unpaid", SURE), language="ne")
+    decision = decide(Heard("तलब"), understanding, Situation(state=GREETED), library, LIMITS)
+    assert [spoken.text_id for spoken in decision.say] == ["answer.no_text", "handoff.open"]
+    assert decision.handoff is not None
+    assert decision.handoff.reason == "no_text"
+
+
+def test_of_several_answers_only_the_last_has_buttons_and_a_person_comes_first() -> None:
+    asked = replace(understood(), questions=("paid_leave", "wage_unpaid"))
+    decision, _ = decided("x", asked)
+    first, last = decision.say
+    assert first.buttons == ()
+    assert [label for label, _ in last.buttons] == ["button.human", "button.helpful"]
 
 
 def test_every_handoff_has_a_reason_and_holds_the_level() -> None:
