@@ -1,8 +1,9 @@
 """`bot bench`: the project's own benchmark. It prints figures and ratios and never passes or fails.
 
-Three parts: the same questions to this program and to stock Rasa in turns; how fast messages are
-acknowledged while many write; what a message costs as the log grows. Figures depend on the machine,
-so each table has ratios, and what is compared is measured in alternating slices.
+Four parts: the same questions to this program and to stock Rasa in turns; how fast and how well
+each of them understands; how fast messages are acknowledged while many write; what a message costs
+as the log grows. Figures depend on the machine, so each table has ratios, and what is compared is
+measured in alternating slices.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bot import bench_log
+from bot import bench_log, bench_understand
 from bot.bench_stock import (
     EPOCHS,
     BenchError,
@@ -37,10 +38,11 @@ from bot.bench_stock import (
     spread,
     usage,
 )
+from bot.bench_understand import figure
 from bot.content import Loaded, load_content
 from config.settings import Settings
 
-PARTS = ("stock", "acknowledge", "growth")
+PARTS = ("stock", "understanding", "acknowledge", "growth")
 SEED = 72
 SENDERS, SLICES, WARM_UP = 8, 6, 24
 CROWD, EACH, QUIET = 50, 5, 60
@@ -69,10 +71,12 @@ def run(
     out: Console,
     parts: Sequence[str] = PARTS,
     json_file: Path | None = None,
+    epochs: int = EPOCHS,
 ) -> dict[str, Any]:
     """Measure `parts` with `messages` each, print tables to `out`, give the figures back.
 
-    Everything is made in `<data_dir>/bench`; only stock Rasa's model is kept there.
+    Everything is made in `<data_dir>/bench`; only stock Rasa's models are kept there. `epochs`: of
+    stock Rasa's training.
 
     Raises:
         BenchError: an unknown part, too few messages, or a program that does not start.
@@ -84,7 +88,7 @@ def run(
         raise BenchError(f"Too few messages to measure: at least {SLICES * SENDERS} are needed.")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bench = _Bench(settings, load_content(settings.faq_dir), messages, out, progress)
+        bench = _Bench(settings, load_content(settings.faq_dir), messages, epochs, out, progress)
         try:
             asyncio.run(bench.run(parts))
         except asyncio.CancelledError:
@@ -140,6 +144,7 @@ class _Bench:
     settings: Settings
     loaded: Loaded
     messages: int
+    epochs: int
     out: Console
     progress: Progress
     results: dict[str, Any] = field(default_factory=dict)
@@ -156,7 +161,7 @@ class _Bench:
         return note, step
 
     async def run(self, parts: Sequence[str]) -> None:
-        """Run parts; the first two share one running desk."""
+        """Run parts; two of them share one running desk."""
         # a polite kill ends the programs under load, too
         if task := asyncio.current_task():
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -172,6 +177,11 @@ class _Bench:
                 "[yellow]Other programs are busy on this machine: times will be too long. Trust "
                 "ratios between what is measured in turns, and CPU per message.[/]"
             )
+        if "understanding" in parts:
+            if self.settings.rasa or self.settings.rasa_url:
+                await self._understanding(folder / "stock")
+            else:
+                self.out.print("Part understanding is left out: Rasa is switched off (BOT_RASA).")
         if {"stock", "acknowledge"} & set(parts):
             note, _ = self._task("starting this program")
             desk = await Desk.start(self.settings, folder / "desk", note)
@@ -190,7 +200,7 @@ class _Bench:
 
     async def _stock(self, desk: Desk, folder: Path, note: Note) -> None:
         """The same questions to this program and to stock Rasa, in alternating slices."""
-        stock = await Stock.start(self.settings, self.loaded, folder, note)
+        stock = await Stock.start(self.settings, self.loaded, folder, note, self.epochs)
         try:
             _, step = self._task("this program and stock Rasa in turns", 2 * self.messages)
             asked = questions(self.loaded, self.messages + WARM_UP, SEED)
@@ -218,7 +228,7 @@ class _Bench:
         )
         for key, label in COMPARED.items():
             a, b = ours[key], theirs[key]
-            table.add_row(label, _number(a), _number(b), f"{a / b:.2f}" if a and b else "-")
+            table.add_row(label, figure(a), figure(b), f"{a / b:.2f}" if a and b else "-")
         self.out.print(table)
         self.out.print(
             "Ratio: this program divided by stock Rasa. Each message is the first of its worker "
@@ -228,8 +238,18 @@ class _Bench:
             "looks for danger in ten languages; finds the language; answers in it; notes the "
             "delivery; and the answer is heard on a stream of events. "
             "Stock Rasa keeps everything in memory and answers in English "
-            f"(DIET, {EPOCHS} epochs, one intent and one rule per topic).\n"
+            f"(DIET, {self.epochs} epochs, one intent and one rule per topic).\n"
         )
+
+    async def _understanding(self, folder: Path) -> None:
+        """How fast and how well messages are understood, beside stock Rasa and others."""
+        note, step = self._task("understanding")
+        asked = questions(self.loaded, self.messages + bench_understand.WARM_UP, SEED + 3)
+        found = await bench_understand.measure(
+            self.settings, self.loaded, folder, asked, self.epochs, note, step
+        )
+        self.results["understanding"] = found.as_json()
+        bench_understand.show(self.out, found, self.epochs)
 
     async def _acknowledge(self, desk: Desk) -> None:
         """How long a worker's page waits for "it is kept": alone, and in a crowd."""
@@ -275,13 +295,13 @@ class _Bench:
         }
         table = Table("acknowledged after, ms", *spread(quiet), title="Acknowledgement under load")
         for label, row in rows.items():
-            table.add_row(label, *map(_number, row.values()))
+            table.add_row(label, *map(figure, row.values()))
         alone, many = rows.values()
         table.add_row("ratio", *(f"{many[key] / alone[key]:.1f}" for key in alone))
         self.out.print(table)
         self.out.print(
             f"{total} messages: {total / kept:.0f} per second acknowledged, that is, kept on disk; "
-            f"{total / turned:.0f} per second had their turn, with {_number(cpu)} ms of CPU each. "
+            f"{total / turned:.0f} per second had their turn, with {figure(cpu)} ms of CPU each. "
             "The longest acknowledgement took "
             f"{many['longest'] / 2000:.2f} of the two seconds that LINE allows. The senders run on "
             "the same machine.\n"
@@ -301,8 +321,8 @@ class _Bench:
         for row in rows:
             table.add_row(
                 *(row["database"], f"{row['messages_in_log']:,}"),
-                *(_number(row["ms_per_message"]), f"{row['ratio']:.2f}"),
-                *(_number(row["accept_p50_ms"]), _number(row["accept_p95_ms"])),
+                *(figure(row["ms_per_message"]), f"{row['ratio']:.2f}"),
+                *(figure(row["accept_p50_ms"]), figure(row["accept_p95_ms"])),
                 *(f"{row['statements']:.1f}", f"{row['commits']:.1f}"),
             )
         self.out.print(table)
@@ -342,9 +362,3 @@ async def _timed(work: Awaitable[object]) -> float:
     began = time.perf_counter()
     await work
     return 1000 * (time.perf_counter() - began)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

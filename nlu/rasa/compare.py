@@ -1,0 +1,140 @@
+"""How well each kind of evidence understands by itself: for `bot bench`, part understanding.
+
+`python compare.py <in.json> <out.json>`, in Rasa's environment, with
+
+    {"examples": [[label, language, text], ...], "held_out": [[language, text], ...],
+     "vectors": "<models>/vectors.npz", "model": "<model>.tar.gz", "asked": [[language, text], ...]}
+
+learns from the examples in all their spellings, as the pipeline does, and writes
+
+    {"rankings": {"<name>": [[label, label, label], ...], ...},   # one row per message held out
+     "spelled": [[label, text], ...],                             # for classifiers elsewhere
+     "encoder_asked": 0.4}      # share of `asked` for which the model needed the encoder, or null
+
+Labels other than topics (`faq/...`) compete, but are left out of the rankings. The language of each
+message held out is taken as given, which the desk itself has to find.
+"""
+
+import asyncio
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+warnings.simplefilter("ignore")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: E402
+from sklearn.svm import LinearSVC  # noqa: E402
+
+from components.encoder import EncoderFeaturizer  # noqa: E402
+from components.evidence import Evidence, Examples  # noqa: E402
+from components.linear import _runs  # noqa: E402
+from components.text import clean, respellings, spelled  # noqa: E402
+
+TOPIC = "faq/"
+BEST = 3
+
+
+def main(source: Path, target: Path) -> None:
+    """Do all of the above."""
+    given = json.loads(source.read_text(encoding="utf-8"))
+    vectors = Vectors(Path(given["vectors"]))
+    examples = in_all_spellings(given["examples"], vectors)
+    languages = [language for language, _ in given["held_out"]]
+    texts = [clean(text) for _, text in given["held_out"]]
+    print(f"learning from {len(examples.texts)} spellings", flush=True)
+    evidence = Evidence.fit(examples)
+    rankings = {
+        "n-grams of this desk": ranked(evidence.labels, evidence.of_ngrams(texts, languages)),
+        "embedding": ranked(evidence.labels, evidence.of_meaning(vectors(texts), languages)),
+        "character n-grams": by_characters(examples, texts, languages),
+    }
+    print("asking the model how often it needs the encoder", flush=True)
+    found = {
+        "rankings": rankings,
+        "spelled": list(zip(examples.labels, examples.texts, strict=True)),
+        "encoder_asked": encoder_asked(given["model"], given["asked"]),
+    }
+    target.write_text(json.dumps(found), encoding="utf-8")
+
+
+class Vectors:
+    """Sentence vectors; those of an earlier training are not made again."""
+
+    def __init__(self, kept: Path) -> None:
+        defaults = EncoderFeaturizer.get_default_config()
+        config = {**defaults, "threads": 2, "cache_size": 1_000_000}
+        self._encoder = EncoderFeaturizer(config, "encoder")
+        if kept.is_file():
+            with np.load(kept, allow_pickle=False) as table:
+                pairs = zip(table["texts"].tolist(), table["vectors"], strict=True)
+                self._encoder._known.update(pairs)
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """One row per text."""
+        print(f"encoding what is new of {len(texts)} texts", flush=True)
+        return self._encoder.encode(texts)
+
+
+def in_all_spellings(rows: list[list[str]], vectors: Vectors) -> Examples:
+    """What `Respeller` and `EncoderFeaturizer` make of the training data."""
+    labels, languages, texts, origins = [], [], [], []
+    for label, language, text in rows:
+        written = clean(text)
+        for spelling in (written, *respellings(written, language)):
+            labels.append(label)
+            languages.append(language)
+            texts.append(spelling)
+            origins.append(written)
+    return Examples(texts, languages, labels, origins, vectors(texts))
+
+
+def by_characters(examples: Examples, texts: list[str], languages: list[str]) -> list[list[str]]:
+    """Runs of one to four characters only; the classifier is that of `NgramModel`."""
+    vectorizer = TfidfVectorizer(analyzer=_runs, sublinear_tf=True, dtype=np.float32, min_df=2)
+    features = vectorizer.fit_transform(map(spelled, examples.texts, examples.languages))
+    model = LinearSVC(C=0.5, class_weight="balanced").fit(features, examples.labels)
+    scores = model.decision_function(vectorizer.transform(map(spelled, texts, languages)))
+    return ranked(list(map(str, model.classes_)), scores)
+
+
+def ranked(labels: list[str], scores: np.ndarray) -> list[list[str]]:
+    """The best topics of each row."""
+    topics = [place for place, label in enumerate(labels) if label.startswith(TOPIC)]
+    orders = np.argsort(-scores[:, topics], axis=1)[:, :BEST]
+    return [[labels[topics[place]] for place in order] for order in orders]
+
+
+def encoder_asked(model: str | None, asked: list[list[str]]) -> float | None:
+    """For which share of messages the model, asked as the server does, needs the encoder."""
+    if not model or not asked:
+        return None
+    from rasa.core.agent import load_agent
+    from rasa.core.channels.channel import UserMessage
+
+    from components.channel import understand
+
+    calls = 0
+    encode = EncoderFeaturizer.encode
+
+    def counted(self: EncoderFeaturizer, texts: Any, **options: Any) -> np.ndarray:
+        nonlocal calls
+        calls = 1
+        return encode(self, texts, **options)
+
+    EncoderFeaturizer.encode = counted  # type: ignore[method-assign]
+    agent = asyncio.run(load_agent(model_path=model))
+    needed = 0
+    for language, text in asked:
+        calls = 0
+        understand(agent.processor, [UserMessage(clean(text), metadata={"language": language})])
+        needed += calls
+    return needed / len(asked)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
