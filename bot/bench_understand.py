@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.bench_stock import (
+    EPOCHS,
     BenchError,
     Note,
     Question,
@@ -101,7 +102,7 @@ class DeskRasa:
     async def start(
         cls, settings: Settings, loaded: Loaded, note: Note
     ) -> AsyncIterator["DeskRasa"]:
-        """Run it (trained first, if need be) until the end of the `async with`."""
+        """Run it until the end of the `async with`; it is trained first, if need be."""
         rasa = RasaProcess(
             settings.rasa_home,
             loaded.faq.training,
@@ -193,8 +194,8 @@ class Understood:
     speed: dict[str, dict[str, float | None]]
     accuracy: dict[str, dict[str, dict[str, Share]]]
     """By name, by language or "all", "top1" and "top3"."""
-    encoder_asked: float | None
-    """Share of the questions for which this desk needed the encoder."""
+    encoder_asked: dict[str, float] | None
+    """Shares of the questions for which this desk needed the encoder: for topic, danger, any."""
     examples: int
     held_out: int
     without: list[str]
@@ -344,7 +345,7 @@ async def _alone(
     held_out: Sequence[Labelled],
     asked: Sequence[Question],
     note: Note,
-) -> tuple[dict[str, list[Ranking]], list[tuple[str, str]], float | None]:
+) -> tuple[dict[str, list[Ranking]], list[tuple[str, str]], dict[str, float] | None]:
     """What `nlu/rasa/compare.py` finds, in Rasa's environment."""
     model = model_path(settings.rasa_home, content_digest(loaded.faq.training())).absolute()
     given = {
@@ -423,7 +424,12 @@ def show(out: Console, found: Understood, epochs: int) -> None:
         "desk is asked as a turn asks it: language and words of danger are looked for in the "
         "program itself, topic and danger in its Rasa, sentence by sentence where there are "
         "several; stock Rasa, by `POST /model/parse`, finds the topic only."
-        + ("" if share is None else f" The encoder was needed for {100 * share:.0f} % of them.")
+        + (
+            ""
+            if share is None
+            else f" The encoder was needed for {100 * share['any']:.0f} %: for the topic of "
+            f"{100 * share['topic']:.0f} %, for danger in {100 * share['danger']:.0f} %."
+        )
         + "\n"
     )
     places = list(found.accuracy[desk])
@@ -443,6 +449,11 @@ def show(out: Console, found: Understood, epochs: int) -> None:
         "spellings of the examples, as this desk has; n-grams and embedding are told the language, "
         "which this desk has to find. Only topics are ranked."
     )
+    if epochs < EPOCHS:
+        out.print(
+            f"[yellow]Stock Rasa has not learned all it could: {epochs} epochs of DIET, where "
+            f"{EPOCHS} are usual here. Its times are right, its accuracy is not.[/]"
+        )
     for line in found.without:
         out.print(f"Left out: {line}.")
     out.print()

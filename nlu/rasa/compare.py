@@ -9,7 +9,8 @@ learns from the examples in all their spellings, as the pipeline does, and write
 
     {"rankings": {"<name>": [[label, label, label], ...], ...},   # one row per message held out
      "spelled": [[label, text], ...],                             # for classifiers elsewhere
-     "encoder_asked": 0.4}      # share of `asked` for which the model needed the encoder, or null
+     "encoder_asked": {"topic": 0.1, "danger": 0.6, "any": 0.6}}
+        # shares of `asked` for which the model needed the encoder, and what for; null: no model
 
 Labels other than topics (`faq/...`) compete, but are left out of the rankings. The language of each
 message held out is taken as given, which the desk itself has to find.
@@ -109,31 +110,35 @@ def ranked(labels: list[str], scores: np.ndarray) -> list[list[str]]:
     return [[labels[topics[place]] for place in order] for order in orders]
 
 
-def encoder_asked(model: str | None, asked: list[list[str]]) -> float | None:
+def encoder_asked(model: str | None, asked: list[list[str]]) -> dict[str, float] | None:
     """For which share of messages the model, asked as the server does, needs the encoder."""
     if not model or not asked:
         return None
     from rasa.core.agent import load_agent
     from rasa.core.channels.channel import UserMessage
 
+    from components import faq, risk
     from components.channel import understand
 
-    calls = 0
-    encode = EncoderFeaturizer.encode
+    needed: set[str] = set()
 
-    def counted(self: EncoderFeaturizer, texts: Any, **options: Any) -> np.ndarray:
-        nonlocal calls
-        calls = 1
-        return encode(self, texts, **options)
+    def noted(what: str, vectors: Any) -> Any:
+        def noting(messages: Any) -> np.ndarray:
+            needed.update({what, "any"})
+            return np.asarray(vectors(messages))
 
-    EncoderFeaturizer.encode = counted  # type: ignore[method-assign]
+        return noting
+
+    faq.sentence_vectors = noted("topic", faq.sentence_vectors)
+    risk.sentence_vectors = noted("danger", risk.sentence_vectors)
     agent = asyncio.run(load_agent(model_path=model))
-    needed = 0
+    counts = dict.fromkeys(("topic", "danger", "any"), 0)
     for language, text in asked:
-        calls = 0
+        needed.clear()
         understand(agent.processor, [UserMessage(clean(text), metadata={"language": language})])
-        needed += calls
-    return needed / len(asked)
+        for what in needed:
+            counts[what] += 1
+    return {what: count / len(asked) for what, count in counts.items()}
 
 
 if __name__ == "__main__":
