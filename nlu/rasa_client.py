@@ -14,6 +14,8 @@ from nlu.train import from_rasa
 LONGEST_TEXT = 1000
 """Characters of a message that are looked at; a longer story has named its matter by then."""
 BATCH = 32
+UNDER_WAY = 2
+"""Requests at a time: one that Rasa works on, and one on its way."""
 
 
 class RasaUnavailable(Exception):  # noqa: N818 - a state, not a mistake
@@ -47,6 +49,15 @@ class RasaResult:
     """None for a model without examples of danger."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A text that waits for its answer."""
+
+    text: str
+    hint: str | None
+    answer: "asyncio.Future[RasaResult]"
+
+
 class RasaClient:
     """A connection to one Rasa server, kept open between messages."""
 
@@ -58,6 +69,8 @@ class RasaClient:
             timeout=httpx.Timeout(timeout, connect=min(timeout, 3.0)),
             trust_env=False,
         )
+        self._waiting: list[_Asked] = []
+        self._sending: set[asyncio.Task[None]] = set()
         self._asked = 0
         self._answered = asyncio.Event()
         self._answered.set()
@@ -107,16 +120,51 @@ class RasaClient:
                 self._answered.set()
 
     async def _parse(self, texts: Sequence[str], hints: Sequence[str | None]) -> list[RasaResult]:
-        short = [text[:LONGEST_TEXT].encode("utf-8", "ignore").decode() for text in texts]
-        results: list[RasaResult] = []
-        for start in range(0, len(short), BATCH):
-            part = slice(start, start + BATCH)
-            body = {"texts": short[part], "languages": hints[part]}
+        """Put the texts in line; what waits at the same time is sent together, which costs less."""
+        loop = asyncio.get_running_loop()
+        asked = [
+            _Asked(
+                text[:LONGEST_TEXT].encode("utf-8", "ignore").decode(), hint, loop.create_future()
+            )
+            for text, hint in zip(texts, hints, strict=True)
+        ]
+        self._waiting += asked
+        self._send()
+        try:
+            return [await one.answer for one in asked]
+        finally:
+            for one in asked:  # whoever gives up is not sent any more, and nobody misses the rest
+                one.answer.cancel()
+
+    def _send(self) -> None:
+        """Send what waits, unless enough is under way; called again when that has come back."""
+        self._waiting = [one for one in self._waiting if not one.answer.done()]
+        while self._waiting and len(self._sending) < UNDER_WAY:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            task = asyncio.create_task(self._understand(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._send()
+
+    async def _understand(self, batch: Sequence["_Asked"]) -> None:
+        body = {"texts": [one.text for one in batch], "languages": [one.hint for one in batch]}
+        try:
             answer = await self._ask("POST", "/webhooks/understand/batch", body)
-            if not isinstance(answer, list) or len(answer) != len(body["texts"]):
+            if not isinstance(answer, list) or len(answer) != len(batch):
                 raise RasaUnavailable("Rasa answered with something else than results")
-            results += [_result(item) for item in answer]
-        return results
+            results = [_result(item) for item in answer]
+        except RasaUnavailable as error:
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(RasaUnavailable(str(error)))
+                    one.answer.exception()  # seen, even if nobody waits for this one any more
+            return
+        for one, result in zip(batch, results, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(result)
 
     async def model(self) -> str:
         """File name of the model that is served.
