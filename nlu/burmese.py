@@ -19,16 +19,19 @@ _STACKED = "|".join(
         f"(?<=\u1004\u103a)\u1039[{_C}]",  # kinzi
     ]
 )
+_MAN = "\u101a\u1031\u102c\u1000"
 _ZAWGYI = re.compile(
     "[\u105a\u1060-\u1097\u1033\u1034]"
     f"|(?<![{_C}\u103b-\u103e])\u1031"  # the vowel e before its consonant
     f"|(?<![{_C}\u103b])[\u103b\u103c]"  # medials that follow no consonant
     f"|(?!{_STACKED})\u1039"  # the visible killer
-    "|\u103a(?=[\u102b-\u1032\u103b-\u103e])"  # medial ya, where Unicode has the killer
+    # medial ya, where Unicode has the killer; but "man, husband" is spelled so in Unicode, too
+    f"|(?<!{_MAN})\u103a(?=[\u102b-\u1032\u103b-\u103e])"
     "|\u1031(?=[\u103b-\u103e])"
 )
 _UNICODE = re.compile(
-    f"[{_C}]\u103a(?![\u102b-\u1032\u103b-\u103e])|{_STACKED}|[{_C}][\u103b-\u103e]+\u1031"
+    f"[{_C}]\u103a(?![\u102b-\u1032\u103b-\u103e])|{_MAN}\u103a"
+    f"|{_STACKED}|[{_C}][\u103b-\u103e]+\u1031"
 )
 _NEIGHBOURS = re.compile(  # letters of Shan, Mon and Karen where Zawgyi has no shape of its own
     "[\u1022\u1028\u1035\u105b-\u105f\u109e\u109f\uaa60-\uaa7f]"
