@@ -8,6 +8,9 @@ that are the words left unheard, and the message is then answered like any other
 from nlu.rasa_client import Danger
 from nlu.risk import Evidence, Risk, RiskLevel, RiskLexicon
 
+MOSTLY = 0.5
+"""Share of what speaks for danger that must speak for an emergency, where the word list was sure of
+danger and the classifier is not."""
 NAMED = 0.25
 """A kind of danger is named if it has at least this share of what speaks for danger."""
 LEARNED = ""
@@ -22,7 +25,7 @@ def weigh(lexicon: RiskLexicon, text: str, found: Risk, learned: Danger | None) 
     calm = limits.calm_emergency if found.level == "emergency" else limits.calm_high
     if learned.none >= calm:
         found = Risk("none", (), ())
-    own = _judge(lexicon, text, learned)
+    own = _judge(lexicon, text, learned, heard=found.level != "none")
     both = graver(found, own)
     ordered = tuple(kind for kind in lexicon.types if kind in both.types)
     return Risk(both.level, ordered, both.evidence)
@@ -35,12 +38,15 @@ def graver(one: Risk, other: Risk) -> Risk:
     return Risk(level, tuple(kinds), (*one.evidence, *other.evidence))
 
 
-def _judge(lexicon: RiskLexicon, text: str, learned: Danger) -> Risk:
+def _judge(lexicon: RiskLexicon, text: str, learned: Danger, *, heard: bool) -> Risk:
+    """What the classifier says. Words that were `heard` tell that there is danger, but not always
+    how grave: "someone hit me" may be an old story or a man before the door."""
     danger, limits = 1 - learned.none, lexicon.limits
     kinds = [(kind, chance) for kind, chance in learned.kinds if kind in lexicon.types]
-    if danger < limits.high or not kinds:
-        return Risk("none", (), ())
     grave = sum(chance for kind, chance in kinds if lexicon.types[kind].level == "emergency")
+    sure = danger >= limits.high
+    if not kinds or not (sure or (heard and grave >= MOSTLY * danger)):
+        return Risk("none", (), ())
     level: RiskLevel = "emergency" if grave >= limits.emergency * danger else "high"
     named = [kind for kind, chance in kinds if chance >= NAMED * danger] or [kinds[0][0]]
     if level == "emergency":  # then it is said which one, even if something milder is likelier

@@ -72,9 +72,9 @@ class Risk:
 class Limits:
     """How sure the classifier must be; see ``learned`` in the file."""
 
-    high: float = 0.45
-    emergency: float = 0.10
-    calm_high: float = 0.60
+    high: float = 0.40
+    emergency: float = 0.15
+    calm_high: float = 0.70
     calm_emergency: float = 0.90
 
 

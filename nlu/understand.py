@@ -106,14 +106,21 @@ class Understander:
                 guess.code if guess.confidence >= 0.5 else prior
                 for guess, prior in zip(guesses, priors, strict=True)
             ]
-            parts = [_sentences(text) for text in texts]
-            results, by_part = await _parse(client, looked_at, parts, hints)
+            results = await client.parse(looked_at, hints)
             guesses = list(map(_language, guesses, results))
             before = before or [""] * len(texts)
             rankings = await self._with_before(client, looked_at, hints, results, before)
+            risks = [
+                weigh(self.lexicon, text, risk, result.danger)
+                for text, risk, result in zip(texts, risks, results, strict=True)
+            ]
+            parts = [
+                _sentences(text) if len(text) > LONG or len(_spoken(ranking)) > 1 else []
+                for text, ranking in zip(texts, rankings, strict=True)
+            ]
+            by_part = await _parse_parts(client, parts, hints)
             questions = list(map(_questions, rankings, by_part))
-            for place, (text, result) in enumerate(zip(texts, results, strict=True)):
-                risks[place] = weigh(self.lexicon, text, risks[place], result.danger)
+            for place, text in enumerate(texts):
                 if len(text) > LONG:  # the classifier read its beginning only
                     for part, judged in zip(parts[place], by_part[place], strict=True):
                         told = weigh(self.lexicon, part, self.lexicon.find(part), judged.danger)
@@ -164,18 +171,14 @@ class Understander:
         return rankings
 
 
-async def _parse(
-    client: RasaClient,
-    texts: Sequence[str],
-    parts: Sequence[Sequence[str]],
-    languages: Sequence[str | None],
-) -> tuple[list[RasaResult], list[list[RasaResult]]]:
-    """What Rasa makes of each text, and of each of its parts, asked at once."""
-    asked = [*texts, *(part for ones in parts for part in ones)]
-    hints = [*languages, *(h for h, ones in zip(languages, parts, strict=True) for _ in ones)]
-    answers = await client.parse(asked, hints)
-    rest = iter(answers[len(texts) :])
-    return answers[: len(texts)], [[next(rest) for _ in ones] for ones in parts]
+async def _parse_parts(
+    client: RasaClient, parts: Sequence[Sequence[str]], languages: Sequence[str | None]
+) -> list[list[RasaResult]]:
+    """What Rasa makes of the sentences of each message, asked at once."""
+    asked = [part for ones in parts for part in ones]
+    hints = [hint for hint, ones in zip(languages, parts, strict=True) for _ in ones]
+    answers = iter(await client.parse(asked, hints) if asked else [])
+    return [[next(answers) for _ in ones] for ones in parts]
 
 
 def _sentences(text: str) -> list[str]:
@@ -205,19 +208,21 @@ def _mean(
     return tuple(sorted(chances.items(), key=lambda item: -item[1]))
 
 
+def _spoken(ranking: tuple[tuple[str, float], ...]) -> set[str]:
+    """The topics that a message as a whole may speak of."""
+    return {i for i, chance in ranking[:5] if chance >= _SPOKEN and i.startswith("faq/")}
+
+
 def _questions(
     ranking: tuple[tuple[str, float], ...], parts: Sequence[RasaResult]
 ) -> tuple[str, ...]:
     """The topics that sentences ask for surely, if they are more than one and the message as a
     whole speaks of each of them, too: a story told in many sentences asks one thing."""
-    spoken = {intent for intent, chance in ranking[:5] if chance >= _SPOKEN}
+    spoken = _spoken(ranking)
     topics = dict.fromkeys(
         part.intents[0][0].removeprefix("faq/")
         for part in parts
-        if part.intents
-        and part.intents[0][1] >= SURE
-        and part.intents[0][0].startswith("faq/")
-        and part.intents[0][0] in spoken
+        if part.intents and part.intents[0][1] >= SURE and part.intents[0][0] in spoken
     )
     return tuple(topics)[:MOST_QUESTIONS] if len(topics) > 1 else ()
 

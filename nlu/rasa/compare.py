@@ -28,12 +28,9 @@ import numpy as np
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: E402
-from sklearn.svm import LinearSVC  # noqa: E402
-
 from components.encoder import EncoderFeaturizer  # noqa: E402
 from components.evidence import Evidence, Examples  # noqa: E402
-from components.linear import _runs  # noqa: E402
+from components.linear import NgramModel  # noqa: E402
 from components.text import clean, respellings, spelled  # noqa: E402
 
 TOPIC = "faq/"
@@ -49,10 +46,14 @@ def main(source: Path, target: Path) -> None:
     texts = [clean(text) for _, text in given["held_out"]]
     print(f"learning from {len(examples.texts)} spellings", flush=True)
     evidence = Evidence.fit(examples)
+    characters = NgramModel.fit(
+        list(map(spelled, examples.texts, examples.languages)), examples.labels, words=False
+    )
+    spellings = list(map(spelled, texts, languages))
     rankings = {
         "n-grams of this desk": ranked(evidence.labels, evidence.of_ngrams(texts, languages)),
         "embedding": ranked(evidence.labels, evidence.of_meaning(vectors(texts), languages)),
-        "character n-grams": by_characters(examples, texts, languages),
+        "character n-grams": ranked(characters.labels, characters.scores(spellings)),
     }
     print("asking the model how often it needs the encoder", flush=True)
     found = {
@@ -92,15 +93,6 @@ def in_all_spellings(rows: list[list[str]], vectors: Vectors) -> Examples:
             texts.append(spelling)
             origins.append(written)
     return Examples(texts, languages, labels, origins, vectors(texts))
-
-
-def by_characters(examples: Examples, texts: list[str], languages: list[str]) -> list[list[str]]:
-    """Runs of one to four characters only; the classifier is that of `NgramModel`."""
-    vectorizer = TfidfVectorizer(analyzer=_runs, sublinear_tf=True, dtype=np.float32, min_df=2)
-    features = vectorizer.fit_transform(map(spelled, examples.texts, examples.languages))
-    model = LinearSVC(C=0.5, class_weight="balanced").fit(features, examples.labels)
-    scores = model.decision_function(vectorizer.transform(map(spelled, texts, languages)))
-    return ranked(list(map(str, model.classes_)), scores)
 
 
 def ranked(labels: list[str], scores: np.ndarray) -> list[list[str]]:

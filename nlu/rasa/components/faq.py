@@ -28,6 +28,8 @@ from components.text import clean, folded
 
 logger = logging.getLogger(__name__)
 
+TOPIC = "faq."
+"""Beginning of the intents of topics."""
 RISK = "risk."
 """Beginning of the intents of examples that tell of danger, or only seem to: not for this one."""
 
@@ -106,6 +108,8 @@ class FaqClassifier(GraphComponent):
         chances = evidence.alone(ngrams)
         best = np.sort(chances, axis=1)
         margins = best[:, -1] - best[:, -2]
+        # Chatter is short, and some letters that nobody ever wrote soon look like it.
+        margins[[not evidence.labels[place].startswith(TOPIC) for place in chances.argmax(1)]] = 0
         unsure: list[int] = []
         for index, text in enumerate(texts):
             if label := self._known.get(bare(text)):
