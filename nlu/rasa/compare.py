@@ -71,10 +71,7 @@ class Vectors:
         defaults = EncoderFeaturizer.get_default_config()
         config = {**defaults, "threads": 2, "cache_size": 1_000_000}
         self._encoder = EncoderFeaturizer(config, "encoder")
-        if kept.is_file():
-            with np.load(kept, allow_pickle=False) as table:
-                pairs = zip(table["texts"].tolist(), table["vectors"], strict=True)
-                self._encoder._known.update(pairs)
+        self._encoder.remember(kept)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """One row per text."""

@@ -25,7 +25,7 @@ from rasa.shared.nlu.training_data.features import Features
 from rasa.shared.nlu.training_data.message import Message
 from rasa.shared.nlu.training_data.training_data import TrainingData
 
-from components.e5 import E5
+from components.e5 import E5, identity
 from components.language import PLAIN_TEXT
 from components.text import clean
 
@@ -93,6 +93,14 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
             self._model = E5(self._config["threads"])
         return self._model
 
+    def remember(self, kept: Path) -> None:
+        """Take over the vectors that an earlier training kept, if the same encoder made them."""
+        if not kept.is_file():
+            return
+        with np.load(kept, allow_pickle=False) as table:
+            if "encoder" in table.files and table["encoder"].item() == identity():
+                self._known.update(zip(table["texts"].tolist(), table["vectors"], strict=True))
+
     def process_training_data(self, training_data: TrainingData) -> TrainingData:
         """Training sees every vector; those of an earlier training are not made again."""
         examples = [
@@ -103,15 +111,18 @@ class EncoderFeaturizer(DenseFeaturizer, GraphComponent):
         self._config["threads"] = os.cpu_count() or 1  # nothing else is to be done meanwhile
         kept = Path(os.environ.get("BOT_RASA_VECTORS", os.devnull))
         self._config["cache_size"] = max(self._config["cache_size"], len(examples))
-        if kept.is_file():
-            with np.load(kept, allow_pickle=False) as table:
-                self._known.update(zip(table["texts"].tolist(), table["vectors"], strict=True))
+        self.remember(kept)
         _add_features(
             self._identifier, examples, self.encode([e.get(TEXT) for e in examples], tell=True)
         )
         if kept.parent.is_dir() and kept.suffix == ".npz":
             new = kept.with_name(f"{kept.stem}-{os.getpid()}.npz")
-            np.savez(new, texts=list(self._known), vectors=np.stack(list(self._known.values())))
+            np.savez(
+                new,
+                encoder=identity(),
+                texts=list(self._known),
+                vectors=np.stack(list(self._known.values())),
+            )
             new.replace(kept)
         return training_data
 

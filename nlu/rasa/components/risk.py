@@ -46,7 +46,7 @@ class RiskClassifier(GraphComponent):
     @staticmethod
     def get_default_config() -> dict[str, Any]:
         """See `config.yml` for the meaning of each."""
-        return {"sure_none": 0.97, "explain": 0.02, "grave": []}
+        return {"sure_none": 0.9, "explain": 0.02, "grave": []}
 
     @classmethod
     def create(
