@@ -178,15 +178,19 @@ def evaluate(
                 counts[where, metric][1] += 1
         if "top1" in judged:
             sure.append((float(row["confidence"]), judged["top1"]))
+        seen: set[str] = set()  # an emergency that was missed is missed as danger, too: one mistake
         for metric, what in (
             ("language", row["language"]),
             ("top1", named[0] if named else "-"),
             ("out_of_scope", row["topic"] or "-"),
-            ("emergency", row["risk"]),
             ("danger", row["risk"]),
+            ("emergency", row["risk"]),
             ("alarms", f"{row['risk']} ({', '.join(row.get('risk_types') or ())})"),
         ):
             if metric in judged and judged[metric] == (metric in {"out_of_scope", "alarms"}):
+                if what in seen:
+                    continue
+                seen.add(what)
                 confusions[one.language if metric == "language" else one.kind, what] += 1
                 faults.append(
                     {
