@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 import pytest_asyncio
 import yaml
@@ -317,6 +318,11 @@ async def test_a_new_model_that_cannot_be_made_leaves_the_old_one(
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rasa(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RasaProcess]:
     folder = tmp_path_factory.mktemp("rasa")
+    # What another encoder left behind: nothing below would be understood with it.
+    (folder / "models").mkdir()
+    texts = [text for _, _, text in examples()]
+    strange = np.random.default_rng(0).normal(size=(len(texts), 384)).astype(np.float32)
+    np.savez(folder / "models" / "vectors.npz", encoder="another", texts=texts, vectors=strange)
     async with RasaProcess(folder, examples, environment=ENVIRONMENT) as process:
         assert await process.wait_ready(600), process.detail
         yield process
@@ -344,7 +350,7 @@ def _marked(function: object) -> object:
         ("नमस्ते", "greet", "ne"),
         ("नमस्ते 🙏!!", "greet", "ne"),
         ("no me pagan el salario", "faq/wage_unpaid", None),
-        ("护照被公司拿走了", "faq/passport_taken", None),
+        ("公司拿走了我的护照", "faq/passport_taken", None),
         ("पासपोर्ट कम्पनीले राखेको छ", "faq/passport_taken", "ne"),
     ],
 )
