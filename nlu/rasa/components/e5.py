@@ -5,9 +5,9 @@ downloaded; its own engine needs 50 ms for a question of 120 characters on one c
 weights in CTranslate2 need 10 ms, 5 in a batch, and give the same vectors (cosine 0.999). They are
 converted once, in a few seconds, and kept beside the environment in which Rasa runs.
 
-Of its twelve layers the first eight are used. The last ones polish the likeness of sentences; the
-classifiers that are taught on top do as well without them (92.7 against 92.9 of 100 topics right,
-danger found as often) in two thirds of the time.
+Of its twelve layers the first ten are used. The last ones polish the likeness of sentences; the
+classifiers that are taught on top do as well without them (of 100 topics 94.0 right with ten, 94.2
+with all, 93.1 with eight), and the time falls with each.
 
 Pieces of words in scripts that none of our languages uses (Cyrillic, Arabic, Hangul ...) are left
 out: that changes no vector of ours and saves a third of the memory.
@@ -37,9 +37,9 @@ QUERY = "query: "
 """E5 was trained with this before a question."""
 LONGEST = 510
 """Pieces that the encoder can read."""
-LAYERS = 8
+LAYERS = 10
 """Layers that are used of the encoder's twelve."""
-FORM = 3
+FORM = 4
 """Of what is made here; another number makes it anew."""
 _OTHER_SCRIPTS = re.compile(
     "[\u0370-\u08ff\u0980-\u0fff\u10a0-\u1cff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]"
