@@ -33,7 +33,7 @@ def learned(none: float, *kinds: tuple[str, float], words: tuple[str, ...] = ())
         # a part of what speaks for danger is enough for an emergency, and it is named
         (
             "he comes at night",
-            learned(0.3, ("sexual_harassment", 0.5), ("sexual_violence", 0.12)),
+            learned(0.3, ("sexual_harassment", 0.5), ("sexual_violence", 0.25)),
             "emergency",
             ("sexual_violence", "sexual_harassment"),
         ),
@@ -52,11 +52,11 @@ def learned(none: float, *kinds: tuple[str, float], words: tuple[str, ...] = ())
         # words tell that there is danger, the classifier which: both are unsure, but not of that
         (
             PASSPORT,
-            learned(0.65, ("confinement", 0.3), ("passport_held", 0.05)),
+            learned(0.75, ("confinement", 0.2), ("passport_held", 0.05)),
             "emergency",
             ("confinement", "passport_held"),
         ),
-        (CALM, learned(0.65, ("confinement", 0.35)), "none", ()),
+        (CALM, learned(0.75, ("confinement", 0.25)), "none", ()),
         # a kind that the file does not know is not named
         (CALM, learned(0.1, ("martians", 0.9)), "none", ()),
     ],

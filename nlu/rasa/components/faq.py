@@ -28,8 +28,9 @@ from components.text import clean, folded
 
 logger = logging.getLogger(__name__)
 
-TOPIC = "faq."
-"""Beginning of the intents of topics."""
+CHATTER = ("greet", "thanks", "goodbye")
+DOUBTFUL = 0.5
+"""At most so likely is chatter, if the meaning speaks for something else."""
 RISK = "risk."
 """Beginning of the intents of examples that tell of danger, or only seem to: not for this one."""
 
@@ -108,8 +109,8 @@ class FaqClassifier(GraphComponent):
         chances = evidence.alone(ngrams)
         best = np.sort(chances, axis=1)
         margins = best[:, -1] - best[:, -2]
-        # Chatter is short, and some letters that nobody ever wrote soon look like it.
-        margins[[not evidence.labels[place].startswith(TOPIC) for place in chances.argmax(1)]] = 0
+        chatter = np.isin(evidence.labels, CHATTER)
+        margins[chatter[chances.argmax(1)]] = 0  # needs both voices, see below
         unsure: list[int] = []
         for index, text in enumerate(texts):
             if label := self._known.get(bare(text)):
@@ -123,6 +124,11 @@ class FaqClassifier(GraphComponent):
                 [languages[index] for index in unsure],
             )
             chances[unsure] = evidence.together(ngrams[unsure], meaning)
+            # It is short, and a few letters that nobody ever wrote soon look like it.
+            for index, own in zip(unsure, meaning.argmax(axis=1), strict=True):
+                best = chances[index].argmax()
+                if chatter[best] and best != own:
+                    chances[index, best] = min(chances[index, best], DOUBTFUL)
         for text, message, row in zip(texts, messages, chances, strict=True):
             order = np.argsort(-row)[: self._config["ranking_length"] if text else 0]
             ranking = [
