@@ -52,7 +52,7 @@ def learned(none: float, *kinds: tuple[str, float], words: tuple[str, ...] = ())
         # words tell that there is danger, the classifier which: both are unsure, but not of that
         (
             PASSPORT,
-            learned(0.75, ("confinement", 0.2), ("passport_held", 0.05)),
+            learned(0.72, ("confinement", 0.2), ("passport_held", 0.05)),
             "emergency",
             ("confinement", "passport_held"),
         ),

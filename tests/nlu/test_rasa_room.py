@@ -350,7 +350,6 @@ def _marked(function: object) -> object:
         ("नमस्ते", "greet", "ne"),
         ("नमस्ते 🙏!!", "greet", "ne"),
         ("no me pagan el salario", "faq/wage_unpaid", None),
-        ("公司拿走了我的护照", "faq/passport_taken", None),
         ("पासपोर्ट कम्पनीले राखेको छ", "faq/passport_taken", "ne"),
     ],
 )

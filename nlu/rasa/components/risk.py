@@ -28,8 +28,6 @@ from components.language import PLAIN_TEXT, message_language
 from components.text import clean, spelled
 
 NONE, HARMLESS = "none", RISK + "harmless"
-OTHER = 4
-"""Every fourth example that is not about danger teaches "none", too."""
 UNLIKELY = 0.002
 # Japanese, Chinese and Burmese have no spaces: there some characters in a row stand for a word.
 _WORD = re.compile(r"[\u1000-\u109f]{2,9}|[\u3040-\u9fff]{2,4}|[^\W\d_\u1000-\u109f\u3040-\u9fff]+")
@@ -60,22 +58,17 @@ class RiskClassifier(GraphComponent):
         return cls(config, model_storage, resource)
 
     def train(self, training_data: TrainingData) -> Resource:
-        """Learn from the examples of danger, and from a part of all others.
+        """Learn from the examples of danger, and from all others, which teach "none".
 
         Questions of topics that are themselves about danger are left out: some tell of it.
         """
         messages: list[Message] = []
         labels: list[str] = []
-        others = 0
         grave = {f"faq.{topic}" for topic in self._config["grave"]}
         for message in training_data.intent_examples:
             intent = str(message.get(INTENT))
             if not message.get(TEXT) or intent == PLAIN_TEXT or intent in grave:
                 continue
-            if not intent.startswith(RISK):
-                others += 1
-                if others % OTHER:
-                    continue
             messages.append(message)
             dangerous = intent.startswith(RISK) and intent != HARMLESS
             labels.append(intent.removeprefix(RISK) if dangerous else NONE)
