@@ -72,9 +72,9 @@ class Risk:
 class Limits:
     """How sure the classifier must be; see ``learned`` in the file."""
 
-    high: float = 0.35
+    high: float = 0.30
     emergency: float = 0.30
-    calm_high: float = 0.75
+    calm_high: float = 0.80
     calm_emergency: float = 0.90
 
 

@@ -7,15 +7,18 @@ in `var`, as the environment is.
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from bot.content import load_content
 from bot.dialogue import Heard, Situation, decide
-from bot.evaluate import Evaluation, evaluate, read_labelled
+from bot.evaluate import Evaluation, Labelled, evaluate, read_labelled
 from config.settings import ROOT
 from nlu.rasa_process import RasaProcess
+from nlu.train import RASA_PROJECT
 from nlu.understand import Understander, Understanding
 
 pytestmark = [pytest.mark.rasa, pytest.mark.asyncio(loop_scope="module")]
@@ -27,12 +30,14 @@ FLOORS = {
     # metric: (over all, in each language). What we want is in config/evaluation.yaml; below, this
     # is what no change may lose.
     "language": (0.98, 0.95),
-    "top1": (0.91, 0.84),
+    "top1": (0.92, 0.85),
     "top3": (0.975, 0.95),
-    "emergency": (0.975, 0.90),
-    "danger": (0.97, 0.93),
+    "emergency": (0.985, 0.95),
+    "danger": (0.975, 0.95),
 }
-CEILINGS = {"out_of_scope": (0.08, 0.10), "alarms": (0.10, 0.25)}
+CEILINGS = {"out_of_scope": (0.06, 0.10), "alarms": (0.05, 0.15)}
+PLAIN_ALARMS = 0.05
+"""Of questions on topics that are not about danger."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -53,11 +58,14 @@ def decided(text: str, understanding: Understanding) -> str:
     return action if action in ACTIONS else "rephrase"
 
 
+Understood = tuple[list[Labelled], list[dict[str, Any]]]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def evaluation(understander: Understander) -> Evaluation:
+async def understood(understander: Understander) -> Understood:
     paths = sorted((ROOT / "tests" / "evaluation").glob("*.tsv"))
     labelled = read_labelled(paths, LOADED.faq.topics)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for start in range(0, len(labelled), 32):
         texts = [one.text for one in labelled[start : start + 32]]
         for text, one in zip(
@@ -75,7 +83,25 @@ async def evaluation(understander: Understander) -> Evaluation:
                     "action": decided(text, one),
                 }
             )
-    return evaluate(labelled, rows, {}, "present")
+    return labelled, rows
+
+
+@pytest.fixture(scope="module")
+def evaluation(understood: Understood) -> Evaluation:
+    return evaluate(*understood, {}, "present")
+
+
+async def test_a_plain_question_is_not_taken_for_danger(understood: Understood) -> None:
+    """Who asks about her tax or her wages wants an answer, not the police."""
+    pipeline = yaml.safe_load((RASA_PROJECT / "config.yml").read_text("utf-8"))["pipeline"]
+    grave = {topic for component in pipeline for topic in component.get("grave", ())}
+    alarms = [
+        row["risk"] != "none"
+        for one, row in zip(*understood, strict=True)
+        if one.expected == "out_of_scope" or one.expected in LOADED.faq.topics.keys() - grave
+    ]
+    assert len(alarms) > 2000
+    assert sum(alarms) <= PLAIN_ALARMS * len(alarms)
 
 
 @pytest.mark.parametrize("metric", [*FLOORS, *CEILINGS])
