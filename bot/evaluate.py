@@ -178,7 +178,6 @@ def evaluate(
                 counts[where, metric][1] += 1
         if "top1" in judged:
             sure.append((float(row["confidence"]), judged["top1"]))
-        seen: set[str] = set()  # an emergency that was missed is missed as danger, too: one mistake
         for metric, what in (
             ("language", row["language"]),
             ("top1", named[0] if named else "-"),
@@ -188,9 +187,8 @@ def evaluate(
             ("alarms", f"{row['risk']} ({', '.join(row.get('risk_types') or ())})"),
         ):
             if metric in judged and judged[metric] == (metric in {"out_of_scope", "alarms"}):
-                if what in seen:
-                    continue
-                seen.add(what)
+                if metric == "emergency" and not judged["danger"]:
+                    continue  # missed altogether: that is told already
                 confusions[one.language if metric == "language" else one.kind, what] += 1
                 faults.append(
                     {

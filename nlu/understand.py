@@ -110,7 +110,7 @@ class Understander:
             guesses = list(map(_language, guesses, results))
             before = before or [""] * len(texts)
             rankings = await self._with_before(client, looked_at, hints, results, before)
-            risks = [
+            weighed = [
                 weigh(self.lexicon, text, risk, result.danger)
                 for text, risk, result in zip(texts, risks, results, strict=True)
             ]
@@ -124,7 +124,8 @@ class Understander:
                 if len(text) > LONG:  # the classifier read its beginning only
                     for part, judged in zip(parts[place], by_part[place], strict=True):
                         told = weigh(self.lexicon, part, self.lexicon.find(part), judged.danger)
-                        risks[place] = graver(risks[place], told)
+                        weighed[place] = graver(weighed[place], told)
+            risks = weighed  # only now: had Rasa died halfway, the words would have decided alone
             degraded = False
         except RasaUnavailable:
             rankings = [

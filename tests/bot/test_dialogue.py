@@ -42,7 +42,7 @@ def decided(
     return decision, [spoken.text_id for spoken in decision.say]
 
 
-SURE, LIKELY, WEAK = 0.9, 0.4, 0.1
+SURE, LIKELY, WEAK = 0.98, 0.4, 0.1
 TABLE: list[tuple[str, Heard | str, Understanding, dict[str, Any], str, list[str]]] = [
     # what happens, message, understanding, situation, action, texts
     ("sure topic", "nợ lương", understood(("faq/wage_unpaid", SURE)), {}, "answer",

@@ -1,13 +1,17 @@
 """The word list and the classifier of danger weighed together: a table, and what always holds."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.facts import CONFIG
 from nlu.danger import weigh
-from nlu.rasa_client import Danger
+from nlu.lexical import LexicalSearch
+from nlu.rasa_client import Danger, RasaClient, RasaResult, RasaUnavailable
 from nlu.risk import RiskLexicon
+from nlu.understand import LONG, Understander
 
 LEXICON = RiskLexicon.load(CONFIG / "risk.yaml")
 LEVELS = ("none", "high", "emergency")
@@ -92,3 +96,29 @@ def test_it_never_fails_and_below_the_limit_words_are_never_lost(
         assert LEVELS.index(risk.level) >= LEVELS.index(found.level)
         assert set(found.types) <= set(risk.types)
     assert (risk.level == "none") == (not risk.types)
+
+
+class DiesHalfway(RasaClient):
+    """Answers once, is calm about everything, and is gone."""
+
+    asked = 0
+
+    async def parse(
+        self, texts: Sequence[str], languages: Sequence[str | None] | None = None
+    ) -> list[RasaResult]:
+        _ = languages
+        self.asked += 1
+        if self.asked > 1:
+            raise RasaUnavailable("gone")
+        return [RasaResult((("faq/garbage_rules", 0.9),), "en", 0.9, learned(0.99)) for _ in texts]
+
+
+async def test_when_rasa_dies_halfway_the_words_decide_alone() -> None:
+    """It had read the calm beginning of a long message, and not yet its end."""
+    text = "The garbage here is a long story. " * (LONG // 20) + "I want to kill myself."
+    client = DiesHalfway("http://rasa.test")
+    search = LexicalSearch([("faq/garbage_rules", "en", "which day is garbage")])
+    [found] = await Understander(LEXICON, search, lambda: client).understand([text], [None])
+    assert client.asked == 2
+    assert found.degraded
+    assert found.risk.level == "emergency"

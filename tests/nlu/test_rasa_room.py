@@ -350,6 +350,7 @@ def _marked(function: object) -> object:
         ("नमस्ते", "greet", "ne"),
         ("नमस्ते 🙏!!", "greet", "ne"),
         ("no me pagan el salario", "faq/wage_unpaid", None),
+        ("在工厂受伤了", "faq/work_accident", None),
         ("पासपोर्ट कम्पनीले राखेको छ", "faq/passport_taken", "ne"),
     ],
 )

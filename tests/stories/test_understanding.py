@@ -121,6 +121,30 @@ async def test_confidence_is_honest(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.parametrize(
+    ("language", "text", "action"),
+    [
+        ("vi", "cam on nhieu nha", "talk"),
+        ("ja", "arigatou gozaimashita", "talk"),
+        ("my", "kyay zu tin par tal shin", "talk"),
+        ("tl", "salamat po ate!!", "talk"),
+        ("ne", "dhanyabaad hajur", "talk"),
+        ("pt", "obrigadaaa", "talk"),
+        ("zh", "谢谢你啊", "talk"),
+        ("id", "makasih bgt kak", "talk"),
+        ("en", "wx wx wx qq", "rephrase"),
+        ("en", "qwrt zxcv plmk", "rephrase"),
+    ],
+)
+async def test_thanks_are_taken_for_thanks_and_letters_for_nothing(
+    understander: Understander, language: str, text: str, action: str
+) -> None:
+    [one] = await understander.understand([text], [language])
+    situation = Situation(state={"greeted": True}, language=language)
+    content = LOADED.content
+    assert decide(Heard(text), one, situation, content.library, content.limits).action == action
+
+
+@pytest.mark.parametrize(
     ("language", "before", "text", "topic"),
     [
         ("en", "paid_leave", "how many days?", "paid_leave"),

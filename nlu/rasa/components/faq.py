@@ -29,8 +29,7 @@ from components.text import clean, folded
 logger = logging.getLogger(__name__)
 
 CHATTER = ("greet", "thanks", "goodbye")
-DOUBTFUL = 0.5
-"""At most so likely is chatter, if the meaning speaks for something else."""
+"""Intents for which the encoder is always asked, too."""
 RISK = "risk."
 """Beginning of the intents of examples that tell of danger, or only seem to: not for this one."""
 
@@ -109,8 +108,8 @@ class FaqClassifier(GraphComponent):
         chances = evidence.alone(ngrams)
         best = np.sort(chances, axis=1)
         margins = best[:, -1] - best[:, -2]
-        chatter = np.isin(evidence.labels, CHATTER)
-        margins[chatter[chances.argmax(1)]] = 0  # needs both voices, see below
+        # Chatter is short, and a few letters that nobody ever wrote soon look like it.
+        margins[np.isin(evidence.labels, CHATTER)[chances.argmax(1)]] = 0
         unsure: list[int] = []
         for index, text in enumerate(texts):
             if label := self._known.get(bare(text)):
@@ -124,11 +123,6 @@ class FaqClassifier(GraphComponent):
                 [languages[index] for index in unsure],
             )
             chances[unsure] = evidence.together(ngrams[unsure], meaning)
-            # It is short, and a few letters that nobody ever wrote soon look like it.
-            for index, own in zip(unsure, meaning.argmax(axis=1), strict=True):
-                best = chances[index].argmax()
-                if chatter[best] and best != own:
-                    chances[index, best] = min(chances[index, best], DOUBTFUL)
         for text, message, row in zip(texts, messages, chances, strict=True):
             order = np.argsort(-row)[: self._config["ranking_length"] if text else 0]
             ranking = [
